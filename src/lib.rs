@@ -1,0 +1,16 @@
+//! hwsim: for this network, which sparsity pattern, on which hardware, how fast, and why not faster.
+//!
+//! Reading order: [`pattern`] and [`workload`] say what is computed, [`profile`] on what, [`lower`] brings both to the
+//! operations that machines see, [`cost`] predicts them.
+#![warn(missing_docs)]
+
+pub mod cost;
+pub mod dtype;
+pub mod embedded;
+pub mod error;
+pub mod lower;
+pub mod pattern;
+pub mod profile;
+pub mod sparsity;
+pub mod units;
+pub mod workload;

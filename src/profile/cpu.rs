@@ -1,0 +1,69 @@
+//! Facts of a CPU: cores, arithmetic rates, cache hierarchy.
+
+use super::Refusal;
+use crate::dtype::DType;
+use crate::units::{Bytes, BytesPerCycle, MacsPerCycle};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A CPU (one socket).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cpu {
+    /// Physical cores.
+    pub cores: u64,
+    /// Multiply–accumulates per cycle and core, operands in registers, by dtype.
+    pub macs: BTreeMap<DType, MacsPerCycle>,
+    /// Dense matrix units (AMX, SME) by dtype, per core; they exist beside the vector units.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub matrix: BTreeMap<DType, MacsPerCycle>,
+    /// Vector register width. Left out: half the fp32 multiply–accumulates a cycle (two ports).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vector: Option<Bytes>,
+    /// Caches, innermost first.
+    pub cache: Vec<CacheLevel>,
+}
+
+/// One level of cache.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheLevel {
+    /// `L1`, `L2`, …
+    pub level: String,
+    /// Capacity: of one core's cache, or of the whole where it is shared.
+    pub size: Bytes,
+    /// Line length.
+    pub line: Bytes,
+    /// Associativity.
+    pub ways: u64,
+    /// Bandwidth towards the core, per core.
+    pub bandwidth: BytesPerCycle,
+    /// Whether the cores share it.
+    #[serde(default)]
+    pub shared: bool,
+}
+
+impl Cpu {
+    pub(super) fn check(&self) -> Result<(), Refusal> {
+        if self.cores == 0 {
+            return Err(("cores".into(), "at least one core is needed".into()));
+        }
+        if self.macs.is_empty() {
+            return Err(("macs".into(), "give at least one rate, such as { fp32 = \"32 MAC/cy\" }".into()));
+        }
+        if self.cache.is_empty() {
+            return Err(("cache".into(), "give at least one level".into()));
+        }
+        for (i, level) in self.cache.iter().enumerate() {
+            let field = |name: &str| format!("cache[{i}].{name}");
+            let sets = level.size / level.line / level.ways.max(1) as f64;
+            if level.ways == 0 {
+                return Err((field("ways"), "associativity is at least 1".into()));
+            }
+            if sets < 1.0 {
+                return Err((field("size"), format!("{} is less than one set of {} lines", level.size, level.ways)));
+            }
+        }
+        Ok(())
+    }
+}
