@@ -11,6 +11,7 @@ pub mod error;
 pub mod lower;
 pub mod pattern;
 pub mod profile;
+pub mod report;
 pub mod sparsity;
 pub mod units;
 pub mod workload;

@@ -1,5 +1,6 @@
 //! What an operation costs on a machine: time, traffic, energy, what bounds it, and what really ran.
 
+pub mod network;
 pub mod roofline;
 
 use crate::error::Result;

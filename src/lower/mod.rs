@@ -3,6 +3,13 @@
 //! A device model never sees a layer and a layer never sees a device. Everything that a pattern does to an operation
 //! (what is kept, how it is stored) is decided before this point; everything that hardware does with it after.
 
+pub mod assign;
+pub mod fuse;
+pub mod layer;
+
+pub use assign::{Assignment, Choice, Rule};
+pub use fuse::{Step, steps};
+
 use crate::dtype::DType;
 use crate::pattern::SparsityPattern;
 use crate::sparsity::{StorageFormat, WeightStats};

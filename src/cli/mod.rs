@@ -1,0 +1,50 @@
+//! The command line: one file a subcommand, each with its arguments and a `run` that writes the answer.
+
+mod estimate;
+mod output;
+mod resolve;
+mod workload;
+
+use clap::{Parser, Subcommand};
+use std::io::Write;
+
+/// For this network, which sparsity pattern, on which hardware, how fast, and why not faster.
+#[derive(Parser)]
+#[command(version, arg_required_else_help = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Predict latency, traffic and energy of a network, layer by layer
+    Estimate(estimate::Args),
+}
+
+impl Cli {
+    /// Runs the subcommand; stdout carries the answer alone.
+    pub fn run(self) -> anyhow::Result<()> {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        match self.command {
+            Command::Estimate(args) => estimate::run(args, &mut out)?,
+        }
+        out.flush()?;
+        Ok(())
+    }
+}
+
+/// The profile of a path or name.
+fn profile(name: &str) -> hwsim::error::Result<hwsim::profile::Profile> {
+    hwsim::profile::Profile::find(name)
+}
+
+/// Whether the reader of a pipe went away, which is no failure of ours (`hwsim … | head`).
+pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
+    error.chain().any(|cause| {
+        cause.downcast_ref::<std::io::Error>().is_some_and(closed)
+            || cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind)
+                == Some(std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,58 @@
+//! The network that a command speaks of: its name or path, and what binds its free sizes.
+
+use super::resolve;
+use hwsim::error::Result;
+use hwsim::workload::Graph;
+
+/// Used where nobody names a network.
+const DEFAULT: &str = "resnet50";
+
+#[derive(clap::Args)]
+pub struct Source {
+    /// Network: .onnx, config.json, .toml, or a name (`hwsim workloads` lists them) [default: resnet50]
+    #[arg(long, short)]
+    workload: Option<String>,
+    #[command(flatten)]
+    sizes: Sizes,
+}
+
+/// What binds the free sizes of a network.
+#[derive(clap::Args)]
+pub struct Sizes {
+    /// Batch size
+    #[arg(long)]
+    batch: Option<u64>,
+    /// Tokens of a sequence
+    #[arg(long)]
+    seq: Option<u64>,
+    /// Generate one token with this many tokens in the key/value cache
+    #[arg(long, value_name = "CONTEXT", conflicts_with = "seq")]
+    decode: Option<u64>,
+    /// Shape of an input, NAME=1x3x224x224
+    #[arg(long, value_name = "NAME=SHAPE")]
+    input: Vec<String>,
+    /// Value of a symbolic dimension, NAME=8
+    #[arg(long, value_name = "NAME=SIZE")]
+    dim: Vec<String>,
+}
+
+impl Source {
+    /// The network, shapes inferred.
+    pub fn load(&self) -> Result<Graph> {
+        let name = self.workload.as_deref().unwrap_or_else(|| {
+            eprintln!("no --workload given: {DEFAULT}");
+            DEFAULT
+        });
+        self.sizes.load(name)
+    }
+}
+
+impl Sizes {
+    /// The network of a name with these sizes.
+    pub fn load(&self, name: &str) -> Result<Graph> {
+        let _ = (self.batch, self.seq, self.decode);
+        let _inputs = self.input.iter().map(|t| resolve::shape(t)).collect::<Result<Vec<_>>>()?;
+        let _dims = self.dim.iter().map(|t| resolve::dimension(t)).collect::<Result<Vec<_>>>()?;
+        Err(hwsim::error::Error::unknown("workload", name, []))
+    }
+}

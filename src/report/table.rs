@@ -1,0 +1,182 @@
+//! The table that a person reads.
+
+use super::estimate::Estimate;
+use super::row::Row;
+use crate::units::{Bytes, Seconds};
+use comfy_table::{
+    Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, ContentLineStyle, LineStyle, Table,
+    TableStyle,
+};
+
+/// In which order layers are listed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// As they run.
+    #[default]
+    Network,
+    /// Longest first.
+    Latency,
+}
+
+/// A rule under the header, nothing else.
+const PLAIN: TableStyle = TableStyle::new()
+    .header_lines(ContentLineStyle::new(' ', ' ', ' '))
+    .header_separator(LineStyle::new('─', '─', '─', '─'))
+    .content_lines(ContentLineStyle::new(' ', ' ', ' '));
+
+/// How a table is laid out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Style {
+    /// Order of the layers.
+    pub order: Order,
+    /// At most this many layers; the rest is summed in one line.
+    pub top: Option<usize>,
+    /// Whether the dense time of each layer is shown.
+    pub baseline: bool,
+    /// Width in columns; unlimited where unknown.
+    pub width: Option<u16>,
+    /// Bold headers.
+    pub colour: bool,
+}
+
+/// Lays an estimate out as a table.
+pub fn table(estimate: &Estimate, style: Style) -> String {
+    let mut rows: Vec<&Row> = estimate.layers.iter().collect();
+    if style.order == Order::Latency {
+        rows.sort_by(|a, b| b.latency_s.total_cmp(&a.latency_s));
+    }
+    let total = estimate.total.latency_s;
+    let hidden = style.top.map_or(0, |top| rows.len().saturating_sub(top));
+    let (shown, rest) = rows.split_at(rows.len() - hidden);
+
+    let mut table = Table::new();
+    table.load_style(PLAIN).set_content_arrangement(ContentArrangement::Dynamic);
+    if let Some(width) = style.width {
+        table.set_width(width);
+    }
+    let mut header =
+        vec!["layer", "op", "m × n × k", "pattern", "runs as", "latency", "share", "bound", "util", "speedup"];
+    if style.baseline {
+        header.insert(5, "dense");
+    }
+    let bold = |text: &str| {
+        let cell = Cell::new(text);
+        if style.colour { cell.add_attribute(Attribute::Bold) } else { cell }
+    };
+    table.set_header(header.iter().map(|h| bold(h)));
+    for row in shown {
+        let mut cells = vec![
+            row.name.clone(),
+            row.op.clone(),
+            shape(row),
+            row.pattern.clone(),
+            runs_as(row),
+            time(row.latency_s),
+            percent(row.latency_s / total),
+            row.bound.clone(),
+            percent(row.utilization),
+            row.speedup.map_or_else(String::new, |s| format!("{s:.2}×")),
+        ];
+        if style.baseline {
+            cells.insert(5, row.dense_latency_s.map_or_else(String::new, time));
+        }
+        table.add_row(cells);
+    }
+    if hidden > 0 {
+        let sum: f64 = rest.iter().map(|r| r.latency_s).sum();
+        let mut cells = vec![format!("… {hidden} more"), String::new(), String::new(), String::new(), String::new()];
+        cells.extend([time(sum), percent(sum / total)]);
+        if style.baseline {
+            let dense: f64 = rest.iter().filter_map(|r| r.dense_latency_s).sum();
+            cells.insert(5, time(dense));
+        }
+        table.add_row(cells);
+    }
+    let mut totals = vec![
+        bold("total"),
+        Cell::new(format!("{} layers", estimate.layers.len())),
+        Cell::new(""),
+        Cell::new(""),
+        Cell::new(""),
+        bold(&time(total)),
+        Cell::new("100 %"),
+        Cell::new(""),
+        Cell::new(percent(busy(estimate))),
+        bold(&format!("{:.2}×", estimate.total.speedup)),
+    ];
+    if style.baseline {
+        totals.insert(5, Cell::new(time(estimate.total.dense_latency_s)));
+    }
+    table.add_row(totals);
+    for (i, name) in header.iter().enumerate() {
+        if let Some(column) = table.column_mut(i) {
+            if matches!(*name, "latency" | "share" | "util" | "speedup" | "dense" | "m × n × k") {
+                column.set_cell_alignment(CellAlignment::Right);
+                column.set_constraint(ColumnConstraint::ContentWidth);
+            }
+        }
+    }
+    table.trim_fmt()
+}
+
+/// One line that says what was asked and what came out.
+pub fn headline(estimate: &Estimate) -> String {
+    let t = &estimate.total;
+    let mut line = format!(
+        "{} on {}, {}, batch {}: {} (90 % interval {} … {})",
+        estimate.workload,
+        estimate.profile,
+        estimate.dtype,
+        estimate.batch,
+        time(t.latency_s),
+        time(t.latency_low_s),
+        time(t.latency_high_s),
+    );
+    if t.speedup != 1.0 {
+        line += &format!(", {:.2}× over dense ({})", t.speedup, time(t.dense_latency_s));
+    }
+    line += &format!(
+        "\n{} GMACs dense, {} effectual, {} issued; {} from main memory, {} of weights",
+        giga(t.macs_dense as f64),
+        giga(t.macs_effectual),
+        giga(t.macs_issued),
+        Bytes(t.dram_bytes),
+        Bytes(t.weight_bytes),
+    );
+    if let Some(energy) = t.energy_j {
+        line += &format!("; {}", crate::units::Joules(energy));
+    }
+    line
+}
+
+fn busy(estimate: &Estimate) -> f64 {
+    let sum: f64 = estimate.layers.iter().map(|l| l.utilization * l.latency_s).sum();
+    sum / estimate.total.latency_s
+}
+
+fn runs_as(row: &Row) -> String {
+    if row.executed == row.pattern { row.kernel.clone() } else { format!("{} ({})", row.executed, row.kernel) }
+}
+
+fn shape(row: &Row) -> String {
+    let (Some(m), Some(n), Some(k)) = (row.m, row.n, row.k) else { return String::new() };
+    let product = format!("{m}×{n}×{k}");
+    match row.groups {
+        Some(g) if g > 1 => format!("{g}·({product})"),
+        _ => product,
+    }
+}
+
+/// A time with three digits and a fitting unit.
+pub fn time(seconds: f64) -> String {
+    Seconds(seconds).to_string()
+}
+
+fn giga(macs: f64) -> String {
+    format!("{:.3}", macs / 1e9)
+}
+
+/// A fraction in percent.
+pub fn percent(fraction: f64) -> String {
+    if fraction.is_finite() { format!("{:.1} %", 100.0 * fraction) } else { String::new() }
+}
