@@ -178,5 +178,6 @@ fn giga(macs: f64) -> String {
 
 /// A fraction in percent.
 pub fn percent(fraction: f64) -> String {
-    if fraction.is_finite() { format!("{:.1} %", 100.0 * fraction) } else { String::new() }
+    // Adding zero turns the −0 of an empty sum into 0.
+    if fraction.is_finite() { format!("{:.1} %", 100.0 * fraction + 0.0) } else { String::new() }
 }

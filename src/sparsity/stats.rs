@@ -7,6 +7,7 @@ use super::mask::{Mask, kept, vnm_columns};
 use crate::pattern::SparsityPattern;
 use statrs::distribution::{ContinuousCDF, Normal};
 use statrs::function::factorial::ln_binomial;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Extents of a tile of the weight matrix: outputs by inputs.
@@ -110,15 +111,16 @@ impl WeightStats {
         if let Some(mask) = &self.mask {
             return mask.occupied_tiles(tile.rows, tile.cols) as f64;
         }
-        // Edge tiles are smaller: whole, right, bottom and corner tiles are four populations.
-        let (full_r, rest_r) = (self.rows / tile.rows, self.rows % tile.rows);
-        let (full_c, rest_c) = (self.cols / tile.cols, self.cols % tile.cols);
+        let (unit_rows, unit_cols) = match self.pattern {
+            SparsityPattern::Block { rows, cols, .. } => (rows, cols),
+            SparsityPattern::Nm { m, .. } => (1, m),
+            SparsityPattern::Vnm { v, m, .. } => (v, m),
+            _ => (1, 1),
+        };
         let mut total = 0.0;
-        for (count_r, rows) in [(full_r, tile.rows), (u64::from(rest_r > 0), rest_r)] {
-            for (count_c, cols) in [(full_c, tile.cols), (u64::from(rest_c > 0), rest_c)] {
-                if count_r > 0 && count_c > 0 {
-                    total += count_r as f64 * count_c as f64 * (1.0 - self.empty_probability(Tile::new(rows, cols)));
-                }
+        for (rows, count_r) in spans(self.rows, tile.rows, unit_rows) {
+            for (cols, count_c) in spans(self.cols, tile.cols, unit_cols) {
+                total += count_r as f64 * count_c as f64 * (1.0 - self.empty_probability(&rows, &cols));
             }
         }
         total
@@ -130,9 +132,9 @@ impl WeightStats {
         self.occupied_tiles(tile) / tiles
     }
 
-    /// Probability that an aligned tile (at most matrix-sized) holds no nonzero at all.
-    fn empty_probability(&self, tile: Tile) -> f64 {
-        let (tr, tc) = (tile.rows.min(self.rows), tile.cols.min(self.cols));
+    /// Probability that a tile holds no nonzero at all.
+    fn empty_probability(&self, rows: &Range<u64>, cols: &Range<u64>) -> f64 {
+        let (tr, tc) = (rows.end - rows.start, cols.end - cols.start);
         match self.pattern {
             SparsityPattern::Dense | SparsityPattern::Channel(_) | SparsityPattern::Head(_) => 0.0,
             SparsityPattern::Unstructured(s) => {
@@ -141,31 +143,26 @@ impl WeightStats {
             }
             SparsityPattern::Row(s) => none_of(self.rows as f64, kept_f64(self.rows as f64, s), tr as f64),
             SparsityPattern::Column(s) => none_of(self.cols as f64, kept_f64(self.cols as f64, s), tc as f64),
-            SparsityPattern::Block { rows, cols, sparsity } => {
-                let blocks = self.rows.div_ceil(rows) as f64 * self.cols.div_ceil(cols) as f64;
-                let touched = tr.div_ceil(rows) as f64 * tc.div_ceil(cols) as f64;
+            SparsityPattern::Block { rows: br, cols: bc, sparsity } => {
+                let blocks = self.rows.div_ceil(br) as f64 * self.cols.div_ceil(bc) as f64;
+                let touched = touched(rows, br) as f64 * touched(cols, bc) as f64;
                 none_of(blocks, kept_f64(blocks, sparsity), touched)
             }
-            SparsityPattern::Nm { n, m } => segment_empty(tc, n, m).powf(tr as f64),
-            SparsityPattern::Vnm { v, n, m } => {
-                if tc >= m {
-                    return 0.0;
-                }
-                // Rows of one block share their columns: condition on how many of them fall into the tile.
-                let columns = vnm_columns(n, m);
-                let strips = tr.div_ceil(v) as f64;
-                let rows_each = tr.min(v) as f64;
-                let one: f64 = (0..=columns.min(tc))
-                    .map(|inside| {
-                        let chance = hypergeometric(m, columns, tc, inside);
-                        let outside = columns - inside;
-                        let row =
-                            if outside < n { 0.0 } else { (ln_binomial(outside, n) - ln_binomial(columns, n)).exp() };
-                        chance * row.powf(rows_each)
-                    })
-                    .sum();
-                one.powf(strips)
+            // A span of 2m − 1 holds a whole group, and a whole group is never empty.
+            SparsityPattern::Nm { m, .. } | SparsityPattern::Vnm { m, .. } if tc + 1 >= 2 * m => 0.0,
+            SparsityPattern::Nm { n, m } => {
+                let row: f64 =
+                    pieces(cols, m, self.cols).map(|(inside, group)| empty_piece(inside, group, n)).product();
+                row.powf(tr as f64)
             }
+            // Rows of one strip share their columns: condition on how many of them fall into the tile.
+            SparsityPattern::Vnm { v, n, m } => pieces(rows, v, self.rows)
+                .map(|(strip_rows, _)| {
+                    pieces(cols, m, self.cols)
+                        .map(|(inside, group)| empty_strip(strip_rows, inside, group, n, m))
+                        .product::<f64>()
+                })
+                .product(),
         }
     }
 
@@ -215,15 +212,17 @@ impl WeightStats {
         }
         let (row_mean, row_variance) = self.row_moments();
         let rows_each = self.rows as f64 / units as f64;
-        // Rows of one block stand and fall together.
-        let together = match self.pattern {
-            SparsityPattern::Block { rows, .. } => (rows as f64).min(rows_each),
-            _ => 1.0,
+        // Rows of one block stand and fall together, and so do units whose rows lie in one.
+        let (together, independent) = match self.pattern {
+            SparsityPattern::Block { rows, .. } => {
+                ((rows as f64).min(rows_each), (units as f64).min(self.rows.div_ceil(rows) as f64))
+            }
+            _ => (1.0, units as f64),
         };
         expected_max_over_mean(
             row_mean * rows_each,
             (row_variance * rows_each * together).sqrt(),
-            units as f64,
+            independent,
             self.density(),
         )
     }
@@ -269,6 +268,12 @@ fn none_of(total: f64, marked: f64, drawn: f64) -> f64 {
     if drawn + marked > total {
         return 0.0;
     }
+    // C(T−m, d)/C(T, d) is symmetric in m and d: a short product is exact, the logarithms serve long ones.
+    let short = marked.min(drawn);
+    if short <= 64.0 {
+        let long = marked.max(drawn);
+        return (0..short as u64).map(|i| (total - long - i as f64) / (total - i as f64)).product();
+    }
     if total < 1e12 {
         let (total, marked, drawn) = (total as u64, marked as u64, drawn as u64);
         return (ln_binomial(total - marked, drawn) - ln_binomial(total, drawn)).exp().min(1.0);
@@ -276,15 +281,55 @@ fn none_of(total: f64, marked: f64, drawn: f64) -> f64 {
     (1.0 - marked / total).powf(drawn)
 }
 
-/// Probability that `cols` aligned entries of a row of N:M groups are all zero.
-fn segment_empty(cols: u64, n: u64, m: u64) -> f64 {
+/// Aligned tiles along an axis as (one representative, how many are like it): tiles that meet a pattern's units of
+/// `unit` at the same offset are alike, but the last whole one and the remainder stand for themselves.
+fn spans(extent: u64, tile: u64, unit: u64) -> impl Iterator<Item = (Range<u64>, u64)> {
+    let (full, rest) = (extent / tile, extent % tile);
+    let own = u64::from(unit > 1 && full > 0);
+    let alike = full - own;
+    let period = (unit / gcd(tile, unit)).min(alike.max(1));
+    let classes = (0..period).map(move |p| (p * tile..(p + 1) * tile, alike / period + u64::from(p < alike % period)));
+    let last = std::iter::once(((full.max(1) - 1) * tile..full * tile, own));
+    let tail = std::iter::once((full * tile..extent, u64::from(rest > 0)));
+    classes.chain(last).chain(tail).filter(|(_, count)| *count > 0)
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
+/// Units of `unit` entries that a range meets.
+fn touched(range: &Range<u64>, unit: u64) -> u64 {
+    (range.end - 1) / unit - range.start / unit + 1
+}
+
+/// How a range falls on groups of `m` along an axis: (entries inside, entries of that group).
+fn pieces(range: &Range<u64>, m: u64, extent: u64) -> impl Iterator<Item = (u64, u64)> {
+    let (start, end) = (range.start, range.end);
+    (start / m..end.div_ceil(m)).map(move |g| {
+        let (from, to) = (g * m, ((g + 1) * m).min(extent));
+        (to.min(end) - from.max(start), to - from)
+    })
+}
+
+/// Probability that `inside` entries of a group with min(n, group) nonzeros are all zero.
+fn empty_piece(inside: u64, group: u64, n: u64) -> f64 {
+    let n = n.min(group);
     if n == 0 {
         1.0
-    } else if cols + n > m {
+    } else if inside + n > group {
         0.0
     } else {
-        (ln_binomial(m - cols, n) - ln_binomial(m, n)).exp()
+        (ln_binomial(group - inside, n) - ln_binomial(group, n)).exp()
     }
+}
+
+/// The same for `rows` rows of a V:N:M strip, which share their kept columns.
+fn empty_strip(rows: u64, inside: u64, group: u64, n: u64, m: u64) -> f64 {
+    let columns = vnm_columns(n, m).min(group);
+    (0..=columns.min(inside))
+        .map(|hits| hypergeometric(group, columns, inside, hits) * empty_piece(hits, columns, n).powf(rows as f64))
+        .sum()
 }
 
 /// Probability of `hits` marked ones among `drawn` out of `total` with `marked` marked.
