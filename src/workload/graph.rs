@@ -163,10 +163,11 @@ impl Graph {
             }
             inputs.sort_unstable_by_key(|&(i, _)| i);
             let shapes: Vec<&[u64]> = inputs.into_iter().map(|(_, s)| s).collect();
-            let layer = &self.dag[node];
-            let outputs = shape::infer(&layer.op, &shapes).map_err(at)?;
-            let params = shape::parameters(&layer.op, &shapes).map_err(at)?;
-            let name = layer.name.clone();
+            let mut op = self.dag[node].op.clone();
+            shape::settle(&mut op, &shapes).map_err(at)?;
+            let outputs = shape::infer(&op, &shapes).map_err(at)?;
+            let params = shape::parameters(&op, &shapes).map_err(at)?;
+            let name = self.dag[node].name.clone();
             let outputs = outputs.into_iter().enumerate().map(|(o, shape)| {
                 let name = if o == 0 { name.clone() } else { format!("{name}:{o}") };
                 Tensor { name, shape }
@@ -176,6 +177,7 @@ impl Graph {
                 return Err(Error::Overflow { what: format!("the output of layer `{name}`") });
             }
             let layer = &mut self.dag[node];
+            layer.op = op;
             layer.outputs = outputs;
             layer.params = params;
         }

@@ -177,6 +177,12 @@ pub enum Op {
 impl Op {
     /// Marks the axis of a [`Op::Reshape`] whose extent follows from the others.
     pub const INFER: u64 = u64::MAX;
+
+    /// An axis counted from the back (1 is the last), to stand where one counted from the front is due until
+    /// [`Graph::build`](super::Graph::build) knows the rank.
+    pub const fn axis_from_back(axis: usize) -> usize {
+        axis.wrapping_neg()
+    }
 }
 
 /// Convolution attributes. Every list has one entry a spatial axis.

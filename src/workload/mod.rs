@@ -2,7 +2,12 @@
 
 pub mod graph;
 pub mod layer;
+pub mod options;
+pub mod resolve;
 pub mod shape;
+pub mod toml;
 
 pub use graph::{Edge, Graph, LayerSpec};
 pub use layer::{Layer, Op, Param, Role, Shape, Tensor};
+pub use options::Options;
+pub use resolve::resolve;

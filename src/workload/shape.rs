@@ -9,6 +9,47 @@ use crate::error::{Error, Result};
 /// A reason in words; the graph adds the layer's name.
 type Answer<T> = Result<T, String>;
 
+/// Replaces axes that [`Op::axis_from_back`] made by the same counted from the front, now that the inputs are known.
+///
+/// # Errors
+/// An axis before the first.
+pub fn settle(op: &mut Op, inputs: &[&[u64]]) -> Answer<()> {
+    let Some(rank) = inputs.first().map(|x| x.len()) else { return Ok(()) };
+    let front = |axis: &mut usize| {
+        if *axis > usize::MAX / 2 {
+            let back = axis.wrapping_neg();
+            *axis = rank.checked_sub(back).ok_or_else(|| format!("axis −{back} of a tensor with {rank} axes"))?;
+        }
+        Ok(())
+    };
+    match op {
+        Op::Norm(n) => front(&mut n.axis),
+        Op::Softmax { axis } | Op::Concat { axis } | Op::Split { axis, .. } | Op::Gather { axis } => front(axis),
+        Op::Reduce { axes, .. } => {
+            axes.iter_mut().try_for_each(front)?;
+            axes.sort_unstable();
+            Ok(())
+        }
+        Op::Slice { ranges } => ranges.iter_mut().try_for_each(|r| front(&mut r.axis)),
+        Op::Input
+        | Op::Parameter
+        | Op::Conv(_)
+        | Op::Linear(_)
+        | Op::MatMul { .. }
+        | Op::Attention(_)
+        | Op::Recurrent(_)
+        | Op::Embedding { .. }
+        | Op::Pointwise(_)
+        | Op::Pool(_)
+        | Op::Reshape { .. }
+        | Op::Transpose { .. }
+        | Op::Pad { .. }
+        | Op::Resize { .. }
+        | Op::Expand { .. }
+        | Op::Opaque => Ok(()),
+    }
+}
+
 /// Output shapes of `op` on inputs of the given shapes.
 ///
 /// # Errors
