@@ -2,7 +2,7 @@
 
 use super::resolve;
 use hwsim::error::Result;
-use hwsim::workload::Graph;
+use hwsim::workload::{Graph, Options};
 
 /// Used where nobody names a network.
 const DEFAULT: &str = "resnet50";
@@ -25,7 +25,7 @@ pub struct Sizes {
     /// Tokens of a sequence
     #[arg(long)]
     seq: Option<u64>,
-    /// Generate one token with this many tokens in the key/value cache
+    /// Decode: one new token that attends to this many keys, itself included
     #[arg(long, value_name = "CONTEXT", conflicts_with = "seq")]
     decode: Option<u64>,
     /// Shape of an input, NAME=1x3x224x224
@@ -50,9 +50,13 @@ impl Source {
 impl Sizes {
     /// The network of a name with these sizes.
     pub fn load(&self, name: &str) -> Result<Graph> {
-        let _ = (self.batch, self.seq, self.decode);
-        let _inputs = self.input.iter().map(|t| resolve::shape(t)).collect::<Result<Vec<_>>>()?;
-        let _dims = self.dim.iter().map(|t| resolve::dimension(t)).collect::<Result<Vec<_>>>()?;
-        Err(hwsim::error::Error::unknown("workload", name, []))
+        let options = Options {
+            batch: self.batch,
+            seq: self.seq,
+            context: self.decode,
+            inputs: self.input.iter().map(|t| resolve::shape(t)).collect::<Result<_>>()?,
+            dims: self.dim.iter().map(|t| resolve::dimension(t)).collect::<Result<_>>()?,
+        };
+        hwsim::workload::resolve(name, &options)
     }
 }

@@ -94,7 +94,7 @@ pub fn table(estimate: &Estimate, style: Style) -> String {
     }
     let mut totals = vec![
         bold("total"),
-        Cell::new(format!("{} layers", estimate.layers.len())),
+        Cell::new(count(estimate.layers.len())),
         Cell::new(""),
         Cell::new(""),
         Cell::new(""),
@@ -147,6 +147,10 @@ pub fn headline(estimate: &Estimate) -> String {
         line += &format!("; {}", crate::units::Joules(energy));
     }
     line
+}
+
+fn count(layers: usize) -> String {
+    if layers == 1 { "1 step".into() } else { format!("{layers} steps") }
 }
 
 fn busy(estimate: &Estimate) -> f64 {
