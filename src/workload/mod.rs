@@ -2,7 +2,9 @@
 
 pub mod graph;
 pub mod layer;
+pub mod onnx;
 pub mod shape;
+pub mod weights;
 
 pub use graph::{Edge, Graph, LayerSpec};
 pub use layer::{Layer, Op, Param, Role, Shape, Tensor};
