@@ -44,6 +44,9 @@ pub struct Graph {
     pub warnings: Vec<String>,
     /// Named tensors that no layer produces (initializers, folded constants); only importers fill it.
     pub constants: Vec<Tensor>,
+    /// Stored elements that no layer has as a parameter (inputs of folded constants, branches that do not run); only
+    /// importers fill it.
+    pub unowned: u64,
     dag: DiGraph<Layer, Edge>,
     order: Vec<NodeIndex>,
 }
@@ -141,7 +144,15 @@ impl Graph {
                 format!("layers form a cycle ({} → …); remove the edge that points backwards", names.join(" → "));
             Error::layer(name, names.first().copied().unwrap_or_default(), reason)
         })?;
-        Ok(Self { name: name.into(), sources: Vec::new(), warnings: Vec::new(), constants: Vec::new(), dag, order })
+        Ok(Self {
+            name: name.into(),
+            sources: Vec::new(),
+            warnings: Vec::new(),
+            constants: Vec::new(),
+            unowned: 0,
+            dag,
+            order,
+        })
     }
 
     fn infer(&mut self) -> Result<()> {
@@ -264,7 +275,7 @@ impl Graph {
     /// # Errors
     /// [`Error::Overflow`] past 2^64 − 1.
     pub fn total_parameters(&self) -> Result<u64> {
-        self.layers().try_fold(0u64, |sum, l| {
+        self.layers().try_fold(self.unowned, |sum, l| {
             sum.checked_add(l.parameter_count()?)
                 .ok_or_else(|| Error::Overflow { what: format!("the parameters of `{}`", self.name) })
         })

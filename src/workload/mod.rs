@@ -2,10 +2,12 @@
 
 pub mod graph;
 pub mod layer;
+pub mod onnx;
 pub mod options;
 pub mod resolve;
 pub mod shape;
 pub mod toml;
+pub mod weights;
 
 pub use graph::{Edge, Graph, LayerSpec};
 pub use layer::{Layer, Op, Param, Role, Shape, Tensor};

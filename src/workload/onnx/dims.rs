@@ -1,0 +1,190 @@
+//! Binding of sizes that a model leaves open.
+
+use super::proto::{ValueInfoProto, dimension, type_proto};
+use super::value::{Elem, Info};
+use std::collections::BTreeMap;
+
+/// What the caller says about open sizes.
+#[derive(Clone, Debug, Default)]
+pub struct Bindings {
+    /// Whole shapes of inputs: `NAME=1x3x224x224`.
+    pub inputs: Vec<(String, Vec<u64>)>,
+    /// Named dimensions: `batch=1`.
+    pub dims: Vec<(String, u64)>,
+    /// Size of a leading dimension that is open.
+    pub batch: Option<u64>,
+    /// Size of an open dimension that counts tokens.
+    pub seq: Option<u64>,
+}
+
+/// Named dimensions with their sizes.
+#[derive(Clone, Debug, Default)]
+pub struct Symbols {
+    bound: BTreeMap<String, u64>,
+    batch: Option<u64>,
+    seq: Option<u64>,
+}
+
+/// One dimension as the file states it.
+enum Dim<'a> {
+    Known(u64),
+    Named(&'a str),
+    Open,
+}
+
+/// Element type and stated dimensions; `None` for lists.
+fn dims(v: &ValueInfoProto) -> Option<(Elem, Option<Vec<Dim<'_>>>)> {
+    let mut ty = v.r#type.as_ref()?;
+    loop {
+        match ty.value.as_ref()? {
+            type_proto::Value::Tensor(t) | type_proto::Value::SparseTensor(t) => {
+                let dims = t.shape.as_ref().map(|s| s.dim.iter().map(|d| dim(d.value.as_ref())).collect());
+                return Some((Elem::from_onnx(t.elem_type), dims));
+            }
+            type_proto::Value::Optional(c) => ty = c.elem_type.as_deref()?,
+            type_proto::Value::Sequence(_) => return None,
+        }
+    }
+}
+
+fn dim(value: Option<&dimension::Value>) -> Dim<'_> {
+    match value {
+        // Exporters write 0 and −1 for "unknown"; an axis that is really empty is not worth a network.
+        Some(dimension::Value::Known(k)) if *k > 0 => Dim::Known(*k as u64),
+        Some(dimension::Value::Symbol(s)) if !s.is_empty() && s != "?" => match s.parse::<u64>() {
+            Ok(k) if k > 0 => Dim::Known(k),
+            _ => Dim::Named(s),
+        },
+        _ => Dim::Open,
+    }
+}
+
+impl Symbols {
+    /// Binds what the caller gave, whole input shapes included.
+    pub fn new(b: &Bindings, inputs: &[&ValueInfoProto]) -> Self {
+        let mut bound: BTreeMap<String, u64> = b.dims.iter().cloned().collect();
+        for (name, shape) in &b.inputs {
+            let Some((_, Some(dims))) = inputs.iter().find(|i| i.name == *name).and_then(|i| dims(i)) else { continue };
+            for (d, &size) in dims.iter().zip(shape) {
+                if let Dim::Named(s) = d {
+                    bound.entry((*s).to_owned()).or_insert(size);
+                }
+            }
+        }
+        Self { bound, batch: b.batch, seq: b.seq }
+    }
+
+    /// The stated shape of a value when every dimension of it is bound.
+    pub fn hint(&self, v: &ValueInfoProto) -> Option<Info> {
+        let (elem, dims) = dims(v)?;
+        let size = |d: &Dim| match d {
+            Dim::Known(k) => Some(*k),
+            Dim::Named(s) => self.size(s, 0),
+            Dim::Open => None,
+        };
+        let shape = dims?.iter().map(size).collect::<Option<Vec<_>>>()?;
+        Some(Info::new(elem, shape))
+    }
+
+    /// Element type and shape of a graph input, open dimensions filled by default; `chosen` collects what was chosen.
+    pub fn input(&mut self, v: &ValueInfoProto, chosen: &mut Vec<String>) -> Option<Info> {
+        let (elem, dims) = dims(v)?;
+        let dims = dims.unwrap_or_default();
+        let sizes: Vec<Option<u64>> =
+            dims.iter().map(|d| if let Dim::Known(k) = d { Some(*k) } else { None }).collect();
+        let mut shape = Vec::with_capacity(dims.len());
+        for (i, d) in dims.iter().enumerate() {
+            shape.push(match d {
+                Dim::Known(k) => *k,
+                Dim::Named(s) => match self.size(s, 0) {
+                    Some(k) => k,
+                    None => {
+                        let k = self.default(s, i, &sizes, elem);
+                        self.bound.insert((*s).to_owned(), k);
+                        chosen.push(format!("{s}={k}"));
+                        k
+                    }
+                },
+                Dim::Open => {
+                    let k = self.default("", i, &sizes, elem);
+                    chosen.push(format!("axis {i} of `{}`={k}", v.name));
+                    k
+                }
+            });
+        }
+        Some(Info::new(elem, shape))
+    }
+
+    /// Size of a named dimension, or of a sum, difference, product or quotient of such.
+    fn size(&self, s: &str, depth: usize) -> Option<u64> {
+        let s = s.trim();
+        if let Some(&k) = self.bound.get(s) {
+            return Some(k);
+        }
+        if let Ok(k) = s.parse() {
+            return Some(k);
+        }
+        if depth > 8 {
+            return None;
+        }
+        let size = |s: &str| self.size(s, depth + 1);
+        if let Some(inner) = s.strip_prefix('(').and_then(|s| s.strip_suffix(')'))
+            && let Some(k) = size(inner)
+        {
+            return Some(k);
+        }
+        if let Some((a, b)) = s.split_once('+') {
+            return size(a)?.checked_add(size(b)?);
+        }
+        // A dash is a minus only between spaces: names have dashes too.
+        if let Some((a, b)) = s.split_once(" - ") {
+            return size(a)?.checked_sub(size(b)?);
+        }
+        if let Some((a, b)) = s.split_once('*') {
+            return size(a)?.checked_mul(size(b)?);
+        }
+        let (a, b) = s.split_once("//").or_else(|| s.split_once('/'))?;
+        size(a)?.checked_div(size(b)?)
+    }
+
+    /// A size for a dimension that nobody bound, from its name and its place.
+    fn default(&self, name: &str, axis: usize, sizes: &[Option<u64>], elem: Elem) -> u64 {
+        let seq = self.seq.unwrap_or(128);
+        let batch = self.batch.unwrap_or(1);
+        let n = name.to_lowercase();
+        let has = |words: &[&str]| words.iter().any(|w| n.contains(w));
+        if has(&["past"]) && !has(&["total", "+"]) {
+            return 0;
+        }
+        if has(&["batch"]) || matches!(n.as_str(), "n" | "bs" | "b") {
+            return batch;
+        }
+        if has(&["seq", "length", "token", "len", "text"]) {
+            let find = |word: &str| self.bound.iter().find(|(k, _)| k.to_lowercase().contains(word)).map(|(_, &v)| v);
+            return if has(&["total"]) { find("past").unwrap_or(0).saturating_add(seq) } else { seq };
+        }
+        if has(&["height", "width"]) || matches!(n.as_str(), "h" | "w") {
+            return 224;
+        }
+        if has(&["channel"]) || n == "c" {
+            return 3;
+        }
+        if has(&["sample", "audio"]) {
+            return 16_000;
+        }
+        if axis == 0 && sizes.len() != 1 {
+            return batch;
+        }
+        match (sizes.len(), axis) {
+            // Images: channels first, or last where the last size is known to be small.
+            (4, 1) if sizes[3].is_some_and(|c| c <= 4) => 224,
+            (4, 1) => 3,
+            (4, 3) if sizes[1].is_none_or(|c| c > 4) && sizes[2].is_some() => 3,
+            (4, _) => 224,
+            (5, _) => 16,
+            (1, _) if elem.is_float() => 16_000,
+            (1, _) => batch,
+            _ => seq,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! ONNX models: from the file to a network whose every shape is known.
+//!
+//! [`load`] maps and decodes the file into the messages of [`proto`]; [`dims`] binds open sizes; [`walk`] runs over the
+//! nodes in the order of [`scope`], asks [`infer`] for their outputs, folds constants ([`consts`], [`value`]) and inlines
+//! bodies (`control`); what depends on the input becomes layers (`convert`, `compose`). Weights are never read.
+
+mod compose;
+pub mod consts;
+mod control;
+mod convert;
+pub mod dims;
+mod infer;
+pub mod load;
+pub mod proto;
+mod scope;
+pub mod value;
+mod walk;
+
+use crate::error::Result;
+use crate::workload::graph::Graph;
+use crate::workload::layer::Tensor;
+use crate::workload::weights::Weights;
+pub use dims::Bindings;
+use infer::NEWEST_OPSET;
+use load::bad;
+use proto::{GraphProto, ModelProto, NodeProto, TensorProto};
+use std::path::Path;
+
+/// An imported model.
+#[derive(Debug)]
+pub struct Model {
+    /// The network.
+    pub graph: Graph,
+    /// Where its stored tensors are.
+    pub weights: Weights,
+}
+
+/// Imports the model in a file.
+///
+/// # Errors
+/// [`crate::error::Error::Io`] when it can't be read, [`crate::error::Error::Model`] when it is damaged, not an ONNX
+/// model, or contradicts itself (the message names the node).
+pub fn import(path: &Path, bindings: &Bindings) -> Result<Model> {
+    let bytes = load::map(path)?;
+    from_model(path, &load::decode(path, bytes)?, bindings)
+}
+
+/// Imports a decoded model; `path` is for messages and for finding external data.
+///
+/// # Errors
+/// As [`import`].
+pub fn from_model(path: &Path, model: &ModelProto, bindings: &Bindings) -> Result<Model> {
+    let Some(main) = &model.graph else { return Err(bad(path, "is not an ONNX model: it has no graph")) };
+    let stored: std::collections::HashSet<&str> = main.initializer.iter().map(|t| t.name.as_str()).collect();
+    // Before IR version 4 every initializer is listed as an input too.
+    let inputs: Vec<_> = main.input.iter().filter(|i| !stored.contains(i.name.as_str())).collect();
+    for (name, _) in &bindings.inputs {
+        if !inputs.iter().any(|i| i.name == *name) {
+            let known: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
+            return Err(bad(path, format!("has no input `{name}`; its inputs are {}", known.join(", "))));
+        }
+    }
+    let mut symbols = dims::Symbols::new(bindings, &inputs);
+    let mut chosen = Vec::new();
+    let mut bound = Vec::with_capacity(inputs.len());
+    for input in &inputs {
+        let stated = symbols.input(input, &mut chosen);
+        let given = bindings.inputs.iter().find(|(n, _)| *n == input.name);
+        let mut info = stated.unwrap_or_else(|| value::Info::new(value::Elem::Unknown, Vec::new()));
+        if let Some((_, shape)) = given {
+            info.shape.clone_from(shape);
+            let prefix = format!(" of `{}`=", input.name);
+            chosen.retain(|c| !c.contains(&prefix));
+        }
+        value::count(&info.shape).map_err(|e| bad(path, format!("input `{}` {e}", input.name)))?;
+        bound.push((input.name.as_str(), info));
+    }
+    let mut walk = walk::Walk::new(path, model, symbols);
+    if !chosen.is_empty() {
+        walk.warn(format!(
+            "open sizes were set to {}; bind them with --dim NAME=SIZE or --input NAME=AxBxC",
+            chosen.join(", ")
+        ));
+    }
+    let sets = walk::opsets(&model.opset_import);
+    if let Some(&v) = sets.get("").filter(|&&v| v > NEWEST_OPSET) {
+        walk.warn(format!("operator set {v} is newer than {NEWEST_OPSET}, the newest that is known; operators are read as they were in that one"));
+    }
+    let mut scope = scope::Scope::default();
+    for (name, info) in bound {
+        let id = walk.input(name, info);
+        scope.bind(name, id);
+    }
+    walk.initializers(main, &mut scope)?;
+    walk.run(&main.node, &main.value_info, &main.output, &mut scope, &sets)?;
+    for out in &main.output {
+        if scope.find(&out.name).is_none() {
+            return Err(bad(path, format!("its output `{}` is produced by no node", out.name)));
+        }
+    }
+    finish(path, model, walk)
+}
+
+fn finish(path: &Path, model: &ModelProto, walk: walk::Walk) -> Result<Model> {
+    let name = path.file_stem().map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
+    let unowned = walk.generated().saturating_add(stored_elements(model)).saturating_sub(walk.owned_elements());
+    let mut constants: Vec<Tensor> = walk
+        .tensors
+        .iter()
+        .filter(|t| t.layer.is_none() && t.info.sequence.is_none() && !t.name.is_empty())
+        .map(|t| Tensor { name: t.name.clone(), shape: t.info.shape.clone() })
+        .collect();
+    constants.extend(walk.aliases.iter().cloned());
+    let weights = Weights::new(walk.weights);
+    let mut graph = Graph::from_layers(&name, walk.layers, &walk.edges)?;
+    graph.sources = vec![path.display().to_string()];
+    graph.warnings = walk.warnings;
+    graph.constants = constants;
+    graph.unowned = unowned;
+    // Counts past 64 bits are an error here, not a surprise later.
+    graph.total_macs()?;
+    graph.total_parameters()?;
+    Ok(Model { graph, weights })
+}
+
+/// Elements that a model stores in initializers and `Constant` nodes, bodies included.
+fn stored_elements(model: &ModelProto) -> u64 {
+    let functions = model.functions.iter().map(|f| of_nodes(&f.node));
+    functions.chain(model.graph.iter().map(of_graph)).fold(0, u64::saturating_add)
+}
+
+fn of_graph(g: &GraphProto) -> u64 {
+    let dense = g.initializer.iter().map(of_tensor);
+    let sparse = g.sparse_initializer.iter().map(|t| product(&t.dims));
+    dense.chain(sparse).chain([of_nodes(&g.node)]).fold(0, u64::saturating_add)
+}
+
+fn of_nodes(nodes: &[NodeProto]) -> u64 {
+    nodes
+        .iter()
+        .flat_map(|n| n.attribute.iter().map(move |a| (n, a)))
+        .map(|(n, a)| match (&a.g, &a.t, n.op_type.as_str()) {
+            (Some(g), ..) => of_graph(g),
+            (None, Some(t), "Constant") if a.name == "value" => of_tensor(t),
+            (None, None, "Constant") => match a.name.as_str() {
+                "value_int" | "value_float" | "value_string" => 1,
+                _ => {
+                    (a.ints.len() + a.floats.len() + a.strings.len()) as u64
+                        + a.sparse_tensor.as_ref().map_or(0, |s| product(&s.dims))
+                }
+            },
+            _ => 0,
+        })
+        .fold(0, u64::saturating_add)
+}
+
+fn of_tensor(t: &TensorProto) -> u64 {
+    product(&t.dims)
+}
+
+fn product(dims: &[i64]) -> u64 {
+    dims.iter().fold(1u64, |p, &d| p.saturating_mul(u64::try_from(d).unwrap_or(0)))
+}
