@@ -2,7 +2,7 @@
 
 use super::graph::Graph;
 use super::options::Options;
-use super::toml;
+use super::{onnx, toml};
 use crate::embedded::WORKLOADS;
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
@@ -35,6 +35,15 @@ pub fn resolve(workload: &str, options: &Options) -> Result<Graph> {
 pub fn load(path: &Path, options: &Options) -> Result<Graph> {
     let text = || fs::read_to_string(path).map_err(|e| Error::io(path, e));
     match path.extension().and_then(OsStr::to_str).map(str::to_lowercase).as_deref() {
+        Some("onnx") => {
+            let bindings = onnx::Bindings {
+                inputs: options.inputs.clone().into_iter().collect(),
+                dims: options.dims.clone().into_iter().collect(),
+                batch: options.batch,
+                seq: options.seq,
+            };
+            Ok(onnx::import(path, &bindings)?.graph)
+        }
         Some("toml") => toml::parse(&text()?, &path.display().to_string(), options),
         _ => Err(Error::Model { path: path.into(), reason: "a workload ends in .toml, .json or .onnx".into() }),
     }
