@@ -63,7 +63,8 @@ fn text(value: &Value) -> String {
 pub fn write_whole(path: &std::path::Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     let at = |e| Error::io(path, e);
-    let file = tempfile::NamedTempFile::new_in(folder).map_err(at)?;
+    // The temporary file's own name would only confuse: its kind of failure is the folder's.
+    let file = tempfile::NamedTempFile::new_in(folder).map_err(|e| at(e.kind().into()))?;
     let mut buffered = std::io::BufWriter::new(file);
     write(&mut buffered).map_err(at)?;
     let file = buffered.into_inner().map_err(|e| at(e.into_error()))?;
