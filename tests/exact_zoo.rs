@@ -25,7 +25,19 @@ fn decode(context: u64) -> Options {
 fn convolutional_networks() {
     let expected = [
         // Parameters and operations that torchvision publishes with its weights (`num_params`, `_ops`), with all digits.
+        ("alexnet", 61_100_840, 714_188_480),
+        ("vgg16", 138_357_544, 15_470_264_320),
+        ("vgg19", 143_667_240, 19_632_062_464),
         ("resnet18", 11_689_512, 1_814_073_344),
+        ("resnet34", 21_797_672, 3_663_761_408),
+        ("resnet101", 44_549_160, 7_801_405_440),
+        ("resnet152", 60_192_808, 11_513_626_624),
+        ("mobilenetv2", 3_504_872, 300_774_272),
+        ("efficientnet-b0", 5_288_548, 385_814_752),
+        ("densenet121", 7_978_856, 2_834_161_664),
+        ("squeezenet1.1", 1_235_496, 349_151_936),
+        // The ONNX model zoo's bvlc_alexnet without its shape constants.
+        ("alexnet-caffe", 60_965_224, 654_560_384),
         ("resnet50", 25_557_032, 4_089_184_256),
         // 12·197·(12·768² + 2·197·768) + 196·768² + 768·1000
         ("vit-b-16", 86_567_656, 17_563_828_224),
