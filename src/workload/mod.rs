@@ -1,12 +1,14 @@
 //! Networks: a DAG of layers with inferred shapes, and the importers that make one.
 
 pub mod graph;
+pub mod huggingface;
 pub mod layer;
 pub mod onnx;
 pub mod options;
 pub mod resolve;
 pub mod shape;
 pub mod toml;
+pub mod transformer;
 pub mod weights;
 
 pub use graph::{Edge, Graph, LayerSpec};

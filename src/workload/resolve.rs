@@ -2,7 +2,7 @@
 
 use super::graph::Graph;
 use super::options::Options;
-use super::{onnx, toml};
+use super::{huggingface, onnx, toml};
 use crate::embedded::WORKLOADS;
 use crate::error::{Error, Result};
 use std::ffi::OsStr;
@@ -44,7 +44,16 @@ pub fn load(path: &Path, options: &Options) -> Result<Graph> {
             };
             Ok(onnx::import(path, &bindings)?.graph)
         }
+        Some("json") => huggingface::parse(&text()?, path, &name_of(path), options),
         Some("toml") => toml::parse(&text()?, &path.display().to_string(), options),
         _ => Err(Error::Model { path: path.into(), reason: "a workload ends in .toml, .json or .onnx".into() }),
     }
+}
+
+/// The file's stem, or its folder's name where the file is a plain `config.json`.
+fn name_of(path: &Path) -> String {
+    let text = |part: Option<&OsStr>| part.map(|s| s.to_string_lossy().into_owned());
+    let stem = text(path.file_stem()).unwrap_or_default();
+    let folder = path.parent().and_then(|p| text(p.file_name()));
+    if stem == "config" { folder.unwrap_or(stem) } else { stem }
 }

@@ -256,6 +256,7 @@ pub fn macs(op: &Op, inputs: &[&[u64]], outputs: &[Tensor]) -> Option<u64> {
             let (q, k) = (inputs.first()?, inputs.get(1)?);
             let [batch, tokens] = [*q.first()?, *q.get(1)?];
             let keys = k.get(1)?.checked_add(a.past)?;
+            let keys = a.window.map_or(keys, |w| keys.min(w));
             product(&[2, batch, a.heads, tokens, keys, a.head_dim])
         }
         Op::Recurrent(r) => {

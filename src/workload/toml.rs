@@ -17,13 +17,16 @@
 //! inputs = ["conv", "@input"]            # a name of the same copy wins; `@input` is what the copy reads
 //! op.add = {}
 //! ```
+//! Instead of layers, a `[transformer]` table may hold the keys of a Hugging Face `config.json`.
 
 mod fields;
 mod ops;
 
 use super::graph::{Graph, LayerSpec};
+use super::huggingface::Strict;
 use super::layer::{Op, Shape};
 use super::options::Options;
+use super::transformer;
 use crate::error::{Error, Result};
 use ::toml::Spanned;
 use fields::{Extent, Inputs};
@@ -58,6 +61,7 @@ struct Network {
     layer: Vec<Spanned<LayerEntry>>,
     #[serde(default)]
     repeat: Vec<Spanned<Repeat>>,
+    transformer: Option<Strict>,
 }
 
 /// `[[layer]]`
@@ -107,6 +111,19 @@ enum Item {
 pub fn parse(text: &str, origin: &str, options: &Options) -> Result<Graph> {
     let network: Network =
         ::toml::from_str(text).map_err(|e| Error::Parse { origin: origin.into(), message: e.to_string() })?;
+    if let Some(config) = network.transformer {
+        if !(network.layer.is_empty() && network.repeat.is_empty() && network.input.0.is_empty()) {
+            let message = "[transformer] generates every layer and input; remove the others".to_owned();
+            return Err(Error::Parse { origin: origin.into(), message });
+        }
+        let mut graph = transformer::build(&network.name, &config.into(), options)?;
+        graph.sources = network.sources;
+        return Ok(graph);
+    }
+    if options.context.is_some() {
+        let reason = format!("`{}` is no [transformer] that could decode; it keeps no key/value cache", network.name);
+        return Err(Error::argument("context", reason));
+    }
     let shapes = input_shapes(&network, options)?;
     let mut specs: Vec<LayerSpec> = Vec::with_capacity(shapes.len() + network.layer.len());
     for (name, shape) in shapes {
@@ -131,9 +148,6 @@ pub fn parse(text: &str, origin: &str, options: &Options) -> Result<Graph> {
     graph.sources = network.sources;
     if options.seq.is_some() && !network.dims.contains_key(SEQ) {
         graph.warnings.push(format!("`{}` has no dimension `{SEQ}`; the sequence length changes nothing", graph.name));
-    }
-    if options.context.is_some() {
-        graph.warnings.push(format!("`{}` keeps no key/value cache; a decode context changes nothing", graph.name));
     }
     Ok(graph)
 }
