@@ -1,12 +1,14 @@
 //! What an operation costs on a machine: time, traffic, energy, what bounds it, and what really ran.
 
+pub mod cpu;
+pub mod energy;
 pub mod network;
 pub mod roofline;
 
 use crate::error::Result;
 use crate::lower::Lowered;
 use crate::pattern::SparsityPattern;
-use crate::profile::Profile;
+use crate::profile::{Device, Profile};
 use crate::sparsity::StorageFormat;
 use crate::units::{Bytes, Cycles, Hertz, Joules, Seconds};
 use std::fmt;
@@ -59,8 +61,10 @@ pub struct Options {
 /// # Errors
 /// A profile that lacks what its model needs.
 pub fn model(profile: &Profile, options: Options) -> Result<Box<dyn CostModel>> {
-    let _ = options;
-    Ok(Box::new(roofline::Roofline::new(profile)))
+    match &profile.device {
+        Device::Cpu(_) => Ok(Box::new(cpu::CpuModel::new(profile, options)?)),
+        Device::Gpu(_) | Device::Systolic(_) => Ok(Box::new(roofline::Roofline::new(profile))),
+    }
 }
 
 /// What one operation costs.

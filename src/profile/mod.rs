@@ -2,6 +2,7 @@
 //! [`calibration`](crate::profile), never here.
 
 pub mod cpu;
+pub mod cpu_parameters;
 pub mod energy;
 pub mod gpu;
 pub mod systolic;
