@@ -71,7 +71,7 @@ fn sparse_kernels_gain_what_prototypes_gained() {
             let error = predicted / measured - 1.0;
             eprintln!("{kernel}@{s}: {predicted:.2} for {measured} ({:+.0} %)", 100.0 * error);
             // At 99 % a call is 30–50 µs and its fixed parts are a third of it.
-            if error.abs() > if s > 0.98 { 0.4 } else { 0.25 } {
+            if error.abs() > if s > 0.98 { 0.45 } else { 0.25 } {
                 wrong.push(format!("{kernel}@{s}: {predicted:.2} for {measured}"));
             }
         }

@@ -28,6 +28,9 @@ pub struct CpuParameters {
     pub memory_latency: f64,
     /// Packing a panel, beyond moving its bytes (cycles per byte).
     pub pack: f64,
+    /// Interleaving inputs and converting results of formats narrower than four bytes (cycles per element); their
+    /// weights are packed once, ahead of time.
+    pub interleave: f64,
     /// Reading, addressing and broadcasting one CSR nonzero (cycles per nonzero and panel of columns).
     pub csr_decode: f64,
     /// The same for one value of N:M, whose positions are a few bits (cycles).
@@ -53,7 +56,7 @@ pub struct CpuParameters {
 impl Default for CpuParameters {
     fn default() -> Self {
         Self {
-            microkernel: 0.80,
+            microkernel: 0.75,
             tile_kernel: 0.42,
             memory_operand: 0.63,
             private_bandwidth: 1.0,
@@ -62,7 +65,8 @@ impl Default for CpuParameters {
             memory_bandwidth: 0.8,
             outstanding_lines: 30.0,
             memory_latency: 400.0,
-            pack: 0.25,
+            pack: 0.10,
+            interleave: 1.0,
             csr_decode: 2.0,
             nm_decode: 1.4,
             block_decode: 1.5,

@@ -81,7 +81,8 @@ fn blocked(machine: &Machine, s: &Shape, rate: f64, matrix: bool) -> Demand {
     ];
     // Rows of a register tile that share one set evict one another between two blocks of k.
     let conflict = (b.nr / machine.caches[0].lines_at_stride(s.n * s.output)).max(1.0);
-    let packing = p.pack * e * (u * repacks + v) * s.k;
+    let interleaved = if e < 4.0 { s.m * (s.k + s.n) } else { 0.0 };
+    let packing = p.pack * e * (u * repacks + v) * s.k + p.interleave * interleaved;
     Demand {
         overlap: issued / (rate * share),
         l1: loads + results * conflict,

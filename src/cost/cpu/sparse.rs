@@ -60,7 +60,8 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64) -> De
     let decode = match z.index {
         Index::Csr => p.csr_decode * panels,
         Index::Nm => p.nm_decode * panels,
-        Index::Block => p.block_decode * passes,
+        // A block of several columns is a loop whose exit is mispredicted.
+        Index::Block => (p.block_decode + if z.cols > 1.0 { p.row_start } else { 0.0 }) * passes,
     };
     // A row alone takes each activation as a memory operand; rows that share a column load it once.
     let share = if z.rows > 1.0 { p.microkernel } else { p.memory_operand };
@@ -143,7 +144,7 @@ pub(super) fn tiles(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> De
     Demand {
         overlap: issued / (rate * p.tile_kernel) + z.units * passes * p.block_decode,
         l1: loads + s.outputs,
-        serial: p.pack * packed + p.row_start * (s.n / z.rows).ceil() * passes + p.call,
+        serial: p.pack * packed + p.interleave * s.m * (s.k + s.n) + p.row_start * (s.n / z.rows).ceil() * passes + p.call,
         issued,
         accesses: [
             Access::direct(Operand::Weights, s.weights.0, (columns / wide).ceil(), stored / (s.n / z.rows).max(1.0)),
