@@ -109,7 +109,7 @@ fn build(profile: &Profile, threads: Option<u64>, timing: Timing) -> Box<dyn Cos
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(500))]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(500) })]
 
     #[test]
     fn no_time_beats_the_roofline_and_each_level_moves_what_it_must(
@@ -166,7 +166,9 @@ fn huge_products_stay_finite() {
         let p = Profile::from_toml(text, "test").unwrap();
         assert!(matches!(p.device, Device::Cpu(_)));
         let model = build(&p, None, Timing::Cold);
-        for (m, n, k) in [(1, 1 << 40, 1 << 20), (1 << 40, 1, 1), (1, 1, 1 << 40), (1 << 40, 1 << 40, 1 << 40), (1, 1, 1)] {
+        for (m, n, k) in
+            [(1, 1 << 40, 1 << 20), (1 << 40, 1, 1), (1, 1, 1 << 40), (1 << 40, 1 << 40, 1 << 40), (1, 1, 1)]
+        {
             for pattern in ["dense", "2:4", "unstructured@0.9", "block:16x16@0.9"] {
                 let gemm = Gemm { groups: 1, m, n, k };
                 let op = Lowered::Gemm(SparseGemm::with_pattern(gemm, DType::Fp32, pattern.parse().unwrap()));

@@ -79,7 +79,7 @@ pub(super) struct Residency {
 /// Traffic that the caches inside each level miss, innermost first; index `depth` is main memory.
 pub(super) type Flow = [OperandBytes; MAX_LEVELS];
 
-/// Cores on the operation and how each operand is divided among them.
+/// Cores on the operation and how each operand is divided among them; fractions where some have less to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Split {
     pub groups: f64,

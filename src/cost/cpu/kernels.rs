@@ -61,12 +61,8 @@ pub(super) fn select(g: &SparseGemm, unit: Unit) -> (Kernel, Executed) {
             (false, true) => (Kernel::Dense, "blocked GEMM, matrix unit"),
             (false, false) => (Kernel::Dense, "blocked GEMM"),
         };
-        let executed = Executed {
-            pattern: SparsityPattern::Dense,
-            format: StorageFormat::Dense,
-            kernel: name,
-            fallback,
-        };
+        let executed =
+            Executed { pattern: SparsityPattern::Dense, format: StorageFormat::Dense, kernel: name, fallback };
         (kernel, executed)
     };
     let unserved = || dense(Some(Fallback::NoKernel { pattern, knows: KNOWS }));
@@ -97,9 +93,7 @@ pub(super) fn select(g: &SparseGemm, unit: Unit) -> (Kernel, Executed) {
     match g.format {
         StorageFormat::Bsr { rows, cols } if unit.matrix => {
             let depth = (64.0 / unit.compute.bytes()) as u64;
-            let misfit = |axis, extent, multiple| {
-                dense(Some(Fallback::Alignment { pattern, axis, extent, multiple }))
-            };
+            let misfit = |axis, extent, multiple| dense(Some(Fallback::Alignment { pattern, axis, extent, multiple }));
             if rows % 16 != 0 {
                 misfit("block rows", rows, 16)
             } else if cols % depth != 0 {

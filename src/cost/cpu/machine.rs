@@ -165,5 +165,9 @@ fn unit(cpu: &Cpu, dtype: DType) -> Unit {
 
 fn vector_rate(cpu: &Cpu, dtype: DType) -> f64 {
     let of = |d: &DType| cpu.macs.get(d).map(|r| r.get());
-    substitutes(dtype).iter().find_map(of).or_else(|| cpu.macs.values().map(|r| r.get()).reduce(f64::max)).unwrap_or(1.0)
+    substitutes(dtype)
+        .iter()
+        .find_map(of)
+        .or_else(|| cpu.macs.values().map(|r| r.get()).reduce(f64::max))
+        .unwrap_or(1.0)
 }

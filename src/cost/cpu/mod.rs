@@ -18,8 +18,8 @@ use crate::lower::{Attention, Lowered, SparseGemm, Stream};
 use crate::pattern::SparsityPattern;
 use crate::profile::cpu_parameters::CpuParameters;
 use crate::profile::{Device, Energy, Profile};
-use crate::sparsity::stats::Tile;
 use crate::sparsity::StorageFormat;
+use crate::sparsity::stats::Tile;
 use crate::units::{Bytes, Cycles, Hertz, Seconds};
 use dense::Shape;
 use hierarchy::{Access, Demand, Operand, Priced, Residency, Split, price};
@@ -84,11 +84,8 @@ impl CpuModel {
         let inputs = g.input_bytes().get();
         let held = if inputs > 0.0 { (g.resident.get() / inputs).clamp(0.0, 1.0) } else { 0.0 };
         let all = job.weights.0 + job.weights.1 + inputs + g.output_bytes().get() + g.epilogue.bytes.get();
-        let all = if g.gemm.groups > 1 {
-            all + (job.weights.0 + job.weights.1) * (g.gemm.groups - 1) as f64
-        } else {
-            all
-        };
+        let all =
+            if g.gemm.groups > 1 { all + (job.weights.0 + job.weights.1) * (g.gemm.groups - 1) as f64 } else { all };
         let residency = Residency { warm: self.warm(all), inputs: held };
         let first = self.fastest(|threads| self.product(&job, threads, residency));
         let steps = g.steps();
@@ -116,6 +113,8 @@ impl CpuModel {
         let sparse = !matches!(job.kernel, Kernel::Dense | Kernel::Direct);
         let skew = if sparse && split.n > 1.0 { g.weights.imbalance(split.n as u64) } else { 1.0 };
         let share = part_n * skew;
+        // The fullest core sets the pace; bytes of all cores together count each share as full as it is.
+        let split = Split { groups: groups / per_core, n: n / share_n, m: m / share_m };
         let shape = Shape {
             m: share_m,
             n: share_n,
@@ -169,7 +168,11 @@ impl CpuModel {
                 many(&Nonzeros { units: kept, rows: 1.0, cols: 1.0, index: Index::Nm }, &mut offer, "N:M, one column");
             }
             Kernel::Vnm { v, n, m } => {
-                many(&Nonzeros { units: kept, rows: 1.0, cols: 1.0, index: Index::Nm }, &mut offer, "V:N:M, one column");
+                many(
+                    &Nonzeros { units: kept, rows: 1.0, cols: 1.0, index: Index::Nm },
+                    &mut offer,
+                    "V:N:M, one column",
+                );
                 // Or every kept column for all rows of a strip: more products, but out of registers.
                 let columns = crate::sparsity::mask::vnm_columns(n, m) as f64 * (k / m as f64).ceil();
                 let rows = (v as f64).min(share_n);
@@ -206,7 +209,9 @@ impl CpuModel {
             let split = divide(threads, groups, 1.0, queries / 16.0);
             let own = (queries / split.m).ceil();
             let demand = attention::head(&self.machine, a, unit, heads, own);
-            (price(&self.machine, &demand, (groups / split.groups).ceil(), split, residency), None)
+            let per_core = (groups / split.groups).ceil();
+            let split = Split { groups: groups / per_core, n: 1.0, m: queries / own };
+            (price(&self.machine, &demand, per_core, split, residency), None)
         };
         self.fastest(run).0
     }

@@ -114,8 +114,7 @@ fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> Demand {
     let touches = (z.units * line / x).max(1.0);
     let stored = s.weights.0 + s.weights.1;
     Demand {
-        overlap: s.m
-            * (issued / (rate * p.memory_operand) + find + (s.n / z.rows).ceil() * p.row_start / 2.0),
+        overlap: s.m * (issued / (rate * p.memory_operand) + find + (s.n / z.rows).ceil() * p.row_start / 2.0),
         l1: s.m * (stored + values * e) + s.outputs,
         serial: p.call,
         issued: issued * s.m,
@@ -144,7 +143,10 @@ pub(super) fn tiles(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> De
     Demand {
         overlap: issued / (rate * p.tile_kernel) + z.units * passes * p.block_decode,
         l1: loads + s.outputs,
-        serial: p.pack * packed + p.interleave * s.m * (s.k + s.n) + p.row_start * (s.n / z.rows).ceil() * passes + p.call,
+        serial: p.pack * packed
+            + p.interleave * s.m * (s.k + s.n)
+            + p.row_start * (s.n / z.rows).ceil() * passes
+            + p.call,
         issued,
         accesses: [
             Access::direct(Operand::Weights, s.weights.0, (columns / wide).ceil(), stored / (s.n / z.rows).max(1.0)),
