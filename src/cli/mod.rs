@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand, each with its arguments and a `run` that writes the answer.
 
 mod estimate;
+mod inspect;
 mod output;
 mod resolve;
 mod workload;
@@ -20,6 +21,8 @@ pub struct Cli {
 enum Command {
     /// Predict latency, traffic and energy of a network, layer by layer
     Estimate(estimate::Args),
+    /// Show what a network is: layers, shapes, parameters, MACs
+    Inspect(inspect::Args),
 }
 
 impl Cli {
@@ -28,6 +31,7 @@ impl Cli {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         match self.command {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
+            Command::Inspect(args) => inspect::run(args, &mut out)?,
         }
         out.flush()?;
         Ok(())

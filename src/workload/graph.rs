@@ -2,6 +2,7 @@
 
 use super::layer::*;
 use super::shape;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -47,6 +48,8 @@ pub struct Graph {
     /// Stored elements that no layer has as a parameter (inputs of folded constants, branches that do not run); only
     /// importers fill it.
     pub unowned: u64,
+    /// Format in which the source stores most of its weights, where it says.
+    pub dtype: Option<DType>,
     dag: DiGraph<Layer, Edge>,
     order: Vec<NodeIndex>,
 }
@@ -150,6 +153,7 @@ impl Graph {
             warnings: Vec::new(),
             constants: Vec::new(),
             unowned: 0,
+            dtype: None,
             dag,
             order,
         })

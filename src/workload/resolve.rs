@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-/// Finds and reads a network: a path to a `.toml`, or a built-in name in any case, with or without `.toml`.
+/// Finds and reads a network: a path to a `.toml` or `.onnx`, or a built-in name in any case, with or without `.toml`.
 ///
 /// # Errors
 /// An unknown name (the nearest is suggested), a file that cannot be read, and what the importers refuse.
@@ -35,17 +35,9 @@ pub fn resolve(workload: &str, options: &Options) -> Result<Graph> {
 pub fn load(path: &Path, options: &Options) -> Result<Graph> {
     let text = || fs::read_to_string(path).map_err(|e| Error::io(path, e));
     match path.extension().and_then(OsStr::to_str).map(str::to_lowercase).as_deref() {
-        Some("onnx") => {
-            let bindings = onnx::Bindings {
-                inputs: options.inputs.clone().into_iter().collect(),
-                dims: options.dims.clone().into_iter().collect(),
-                batch: options.batch,
-                seq: options.seq,
-            };
-            Ok(onnx::import(path, &bindings)?.graph)
-        }
         Some("json") => huggingface::parse(&text()?, path, &name_of(path), options),
         Some("toml") => toml::parse(&text()?, &path.display().to_string(), options),
+        Some("onnx") => Ok(onnx::import(path, options)?.graph),
         _ => Err(Error::Model { path: path.into(), reason: "a workload ends in .toml, .json or .onnx".into() }),
     }
 }
