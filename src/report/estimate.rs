@@ -92,7 +92,7 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
     let weighted: Vec<&str> =
         graph.layers().filter(|l| lower::layer::has_weights(l)).map(|l| l.name.as_str()).collect();
     request.assignment.check(weighted.iter().copied())?;
-    let warnings = graph.warnings.clone();
+    let mut warnings = graph.warnings.clone();
     let run = |graph: &Graph, assignment: &Assignment| -> Result<(Vec<Step>, NetworkCost)> {
         let steps = steps(graph, assignment, request.dtype, request.fuse)?;
         let cost = network(&steps, model, request.queues)?;
@@ -117,6 +117,13 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
         layers.push(row(asked, step, cost, dense, request.assignment, model));
     }
     let total = &cost.total;
+    let weight_bytes: f64 = layers.iter().map(|l| l.weight_bytes + l.metadata_bytes).sum();
+    if let Some(capacity) = request.profile.memory.capacity.filter(|c| c.get() < weight_bytes) {
+        warnings.push(format!(
+            "the weights alone ({}) do not fit into the {capacity} of memory; the times are those of a machine with more",
+            Bytes(weight_bytes)
+        ));
+    }
     let batch =
         graph.layers().find(|l| matches!(l.op, crate::workload::Op::Input)).and_then(|l| l.shape().first().copied());
     Ok(Estimate {
@@ -133,7 +140,7 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
             macs_effectual: total.macs.effectual,
             macs_issued: total.macs.issued,
             dram_bytes: total.traffic.dram().get(),
-            weight_bytes: layers.iter().map(|l| l.weight_bytes + l.metadata_bytes).sum(),
+            weight_bytes,
             energy_j: total.energy.map(|e| e.get()),
             dense_latency_s: dense.1.total.time.get(),
             speedup: dense.1.total.time / total.time,
