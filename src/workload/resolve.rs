@@ -9,7 +9,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-/// Finds and reads a network: a path to a `.toml` or `.onnx`, or a built-in name in any case, with or without `.toml`.
+/// Finds and reads a network: a path to a `.toml` or `.onnx`, or a built-in name in any case and
+/// punctuation, with or without `.toml`.
 ///
 /// # Errors
 /// An unknown name (the nearest is suggested), a file that cannot be read, and what the importers refuse.
@@ -18,14 +19,20 @@ pub fn resolve(workload: &str, options: &Options) -> Result<Graph> {
     if path.is_file() {
         return load(path, options);
     }
-    let name = workload.to_lowercase();
-    let name = name.strip_suffix(".toml").unwrap_or(&name);
-    let looks_like_path = path.components().count() > 1;
-    match WORKLOADS.iter().find(|(known, _)| *known == name) {
-        Some((known, text)) if !looks_like_path => toml::parse(text, known, options),
-        _ if looks_like_path => Err(Error::io(path, std::io::ErrorKind::NotFound.into())),
-        _ => Err(Error::unknown("workload", workload, WORKLOADS.iter().map(|(known, _)| *known))),
+    let wanted = canonical(workload.strip_suffix(".toml").unwrap_or(workload));
+    if let Some((known, text)) = WORKLOADS.iter().find(|(known, _)| canonical(known) == wanted) {
+        return toml::parse(text, known, options);
     }
+    let names_a_file = path.components().count() > 1 || path.extension().is_some_and(|e| e == "onnx" || e == "json");
+    if names_a_file {
+        return Err(Error::io(path, std::io::ErrorKind::NotFound.into()));
+    }
+    Err(Error::unknown("workload", workload, WORKLOADS.iter().map(|(known, _)| *known)))
+}
+
+/// Case and punctuation do not distinguish networks: `ViT-B/16` is `vit-b-16`.
+fn canonical(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// Reads a network from a file, by its ending.
