@@ -25,7 +25,7 @@ pub fn resolve(workload: &str, options: &Options) -> Result<Graph> {
     }
     let names_a_file = path.components().count() > 1 || path.extension().is_some_and(|e| e == "onnx" || e == "json");
     if names_a_file {
-        return Err(Error::io(path, std::io::ErrorKind::NotFound.into()));
+        return Err(Error::io(path, std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such file")));
     }
     Err(Error::unknown("workload", workload, WORKLOADS.iter().map(|(known, _)| *known)))
 }
