@@ -5,6 +5,7 @@ mod inspect;
 mod output;
 mod resolve;
 mod workload;
+mod workloads;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -23,6 +24,8 @@ enum Command {
     Estimate(estimate::Args),
     /// Show what a network is: layers, shapes, parameters, MACs
     Inspect(inspect::Args),
+    /// List the built-in networks, or print one's file
+    Workloads(workloads::Args),
 }
 
 impl Cli {
@@ -32,6 +35,7 @@ impl Cli {
         match self.command {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
             Command::Inspect(args) => inspect::run(args, &mut out)?,
+            Command::Workloads(args) => workloads::run(args, &mut out)?,
         }
         out.flush()?;
         Ok(())

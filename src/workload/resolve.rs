@@ -9,8 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-/// Finds and reads a network: a path to a `.toml` or `.onnx`, or a built-in name in any case and
-/// punctuation, with or without `.toml`.
+/// Finds and reads a network: a path to a `.toml`, a `config.json` or an `.onnx`, or else a built-in name.
 ///
 /// # Errors
 /// An unknown name (the nearest is suggested), a file that cannot be read, and what the importers refuse.
@@ -19,15 +18,28 @@ pub fn resolve(workload: &str, options: &Options) -> Result<Graph> {
     if path.is_file() {
         return load(path, options);
     }
-    let wanted = canonical(workload.strip_suffix(".toml").unwrap_or(workload));
-    if let Some((known, text)) = WORKLOADS.iter().find(|(known, _)| canonical(known) == wanted) {
+    if let Ok((known, text)) = built_in(workload) {
         return toml::parse(text, known, options);
     }
     let names_a_file = path.components().count() > 1 || path.extension().is_some_and(|e| e == "onnx" || e == "json");
     if names_a_file {
         return Err(Error::io(path, std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such file")));
     }
-    Err(Error::unknown("workload", workload, WORKLOADS.iter().map(|(known, _)| *known)))
+    Err(unknown(workload))
+}
+
+/// Name and text of a network that travels inside the binary, with or without `.toml`.
+///
+/// # Errors
+/// An unknown name; the nearest is suggested.
+pub fn built_in(name: &str) -> Result<(&'static str, &'static str)> {
+    let wanted = canonical(name.strip_suffix(".toml").unwrap_or(name));
+    let found = WORKLOADS.iter().find(|(known, _)| canonical(known) == wanted);
+    found.copied().ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &str) -> Error {
+    Error::unknown("workload", name, WORKLOADS.iter().map(|(known, _)| *known))
 }
 
 /// Case and punctuation do not distinguish networks: `ViT-B/16` is `vit-b-16`.
