@@ -73,5 +73,13 @@ pub(super) fn prepare(facts: &Facts, sample: &Sample) -> Result<Work, &'static s
 
 /// The setting of a measuring loop.
 pub(super) fn setting_of(timing: Timing, f: &FrameworkConstants) -> Setting {
-    Setting { timing, copies: f.copies, overhead: f.overhead, quantise: f.quantise, looped: true }
+    Setting {
+        timing,
+        copies: f.copies,
+        overhead: f.overhead,
+        quantise: f.quantise,
+        tokens: f.tokens,
+        pace: if f.pace > 0.0 { f.pace } else { 1.0 },
+        looped: true,
+    }
 }

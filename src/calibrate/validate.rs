@@ -11,7 +11,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Iterations of a fit: enough for the objective to settle.
-pub const ITERATIONS: usize = 30;
+pub const ITERATIONS: usize = 40;
 
 /// The answer of `hwsim validate`, percentages in percent.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -84,7 +84,8 @@ macro_rules! constants {
         impl $name {
             /// Names of the constants, in the order of [`Self::from_slots`].
             pub const NAMES: &'static [&'static str] = &[$(stringify!($field)),+];
-            /// From unbounded numbers: logarithms of positive constants (fractions saturate at 1), logits of shares.
+            /// From unbounded numbers: logarithms of positive constants, logits of shares, logarithms of what a norm's order
+            /// exceeds 1 by.
             pub fn from_slots(slots: &[f64]) -> Self {
                 let mut slots = slots.iter().copied();
                 Self { $($field: constants!(@decode $kind, slots.next().unwrap_or(constants!(@encode $kind, $mean)))),+ }
@@ -95,17 +96,17 @@ macro_rules! constants {
         impl Default for $name { fn default() -> Self { Self { $($field: $mean),+ } } }
     };
     (@decode positive, $v:expr) => { f64::exp($v) };
-    (@decode fraction, $v:expr) => { f64::exp($v).min(1.0) };
+    (@decode norm, $v:expr) => { 1.0 + f64::exp($v) };
+    (@encode norm, $v:expr) => { f64::ln($v - 1.0) };
     (@decode share, $v:expr) => { 1.0 / (1.0 + f64::exp(-$v)) };
     (@encode positive, $v:expr) => { f64::ln($v) };
-    (@encode fraction, $v:expr) => { f64::ln($v) };
     (@encode share, $v:expr) => { f64::ln($v / (1.0 - $v)) };
 }
 
 constants!(/// Constants of tiled matrix products on one engine of one architecture.
 GemmConstants {
     /// Share of the engine's issue slots that the main loop fills.
-    issue: fraction = 0.9,
+    issue: share = 0.9,
     /// Bytes per cycle that one multiprocessor draws from L2 into its tiles.
     feed: positive = 32.0,
     /// Cycles per 64 bytes of k that a lone block waits in its pipelined main loop.
@@ -117,7 +118,7 @@ GemmConstants {
     /// Share of a partial last wave that is paid as if it were whole.
     tail: share = 0.5,
     /// Share of main memory's bandwidth that a stream reaches.
-    dram: fraction = 0.82,
+    dram: share = 0.82,
     /// Sustained share of the peak at one watt per 10¹² operations a second.
     power: positive = 0.7,
     /// Exponent of that share in the watts per operation.
@@ -125,7 +126,7 @@ GemmConstants {
     /// Cost of combining split-k partial sums, in units of their L2 traffic.
     split: positive = 1.0,
     /// Exponent of the norm that joins arithmetic and main memory (large: perfect overlap).
-    overlap: positive = 3.0,
+    overlap: norm = 3.0,
     /// Exponent by which tiles narrower than 128 lose issue rate.
     narrow: positive = 0.2,
     /// Share lost when a row of operands is longer than a page, so that each row needs its own translation.
@@ -157,7 +158,7 @@ LibraryConstants {
     /// Factor on L2 feed.
     feed: positive = 1.0,
     /// Share of main memory's bandwidth.
-    dram: fraction = 0.7,
+    dram: share = 0.7,
     /// Cycles of work for each row of weights.
     row: positive = 50.0,
     /// Cycles of start and end.
@@ -168,12 +169,15 @@ LibraryConstants {
     decode: positive = 1.0,
     /// Exponent of the block height's gain in reuse.
     reuse: positive = 0.5,
+    /// For one column of activations: cycles of the whole device per million pairs of nonzeros of one row. cuSPARSE's
+    /// compressed rows slow down with the square of the row's length.
+    quadratic: positive = 0.001,
 });
 
 constants!(/// Fused attention.
 AttentionConstants {
     /// Share of the tensor cores' issue slots in prefill.
-    issue: fraction = 0.6,
+    issue: share = 0.6,
     /// Exponentials per cycle and multiprocessor.
     exponential: positive = 16.0,
     /// Sustained share of the peak at one watt per 10¹² operations a second.
@@ -181,11 +185,13 @@ AttentionConstants {
     /// Cycles of start and end of a prefill kernel.
     ramp: positive = 8000.0,
     /// Share of main memory's bandwidth in decode.
-    dram: fraction = 0.75,
+    dram: share = 0.75,
     /// Cycles of start and end of a decode kernel (two of them with split keys).
     decode_ramp: positive = 9000.0,
-    /// Cycles that one block of 64 keys takes a decode unit by latency alone.
-    decode_step: positive = 500.0,
+    /// Cycles of a multiprocessor for each 64 keys of a key/value head in decode.
+    decode_step: positive = 300.0,
+    /// Cycles of a multiprocessor for each query head of a sequence in decode.
+    decode_head: positive = 800.0,
     /// Share of a partial last wave that is paid.
     tail: share = 0.3,
 });
@@ -193,7 +199,7 @@ AttentionConstants {
 constants!(/// A byte-moving kernel.
 StreamConstants {
     /// Share of main memory's bandwidth.
-    dram: fraction = 0.82,
+    dram: share = 0.82,
     /// Bytes per cycle and multiprocessor from L2 and through the lanes.
     feed: positive = 40.0,
     /// Cycles of start and end.
@@ -230,6 +236,13 @@ pub struct FrameworkConstants {
     /// Bytes per input element of a quantisation pass inside the timed call.
     #[serde(default)]
     pub quantise: f64,
+    /// Cycles of one multiprocessor for each token and query head that a pass of the framework inside the timed
+    /// attention takes (rotary embedding, writing the cache).
+    #[serde(default)]
+    pub tokens: f64,
+    /// Speed of the source's attention kernels relative to the fastest library's; 0 means as fast.
+    #[serde(default)]
+    pub pace: f64,
 }
 
 /// Factors around the prediction that hold 90 % of the measurements.

@@ -93,13 +93,11 @@ pub fn attention(facts: &Facts, c: &AttentionConstants, setting: &Setting, w: &A
     let whole = facts.sms * facts.clock;
     let dram = w.footprint.dram(facts.l2, setting, 0.0);
     let memory = dram.total().get() / (facts.bandwidth * c.dram);
+    let tokens = w.heads * w.queries * setting.tokens / whole;
     if w.queries <= DECODE && w.keys > w.queries {
-        // Splits of 64 to 256 keys keep every multiprocessor busy as long as there are enough of them.
-        let chunks = w.kv_heads * (w.keys / 64.0).ceil();
-        let rounds = (chunks / (facts.sms * 4.0)).max(1.0);
-        let steps = rounds * c.decode_step / facts.clock;
-        let macs = 2.0 * w.kv_heads * w.pairs / w.queries.max(1.0) * 16.0 * w.width;
-        let compute = larger(macs / (w.rate * c.issue), steps);
+        let chip = (w.heads * c.decode_head + w.kv_heads * (w.keys / 64.0) * c.decode_step) / whole;
+        let macs = 2.0 * w.kv_heads * w.pairs * w.width * 16.0;
+        let compute = larger(macs / w.rate, chip);
         let ramp = c.decode_ramp / facts.clock;
         let time = overlapped(compute, memory, 3.0) + ramp;
         return AttentionCost { time, compute, memory, ramp, dram, l2: w.footprint.total(), decode: true };
@@ -108,8 +106,8 @@ pub fn attention(facts: &Facts, c: &AttentionConstants, setting: &Setting, w: &A
     let queries = (w.queries / QUERIES).ceil() * QUERIES;
     // Keys seen by a block, the masked half of its diagonal blocks included.
     let seen = (w.pairs / w.queries + if w.causal { QUERIES / 2.0 } else { 0.0 }).min(w.keys.max(64.0)).max(64.0);
-    let products = 2.0 * QUERIES * seen * w.width / (w.rate / whole * c.issue);
-    let exponentials = QUERIES * seen / c.exponential;
+    let products = 2.0 * QUERIES * seen * w.width / (w.rate / whole * c.issue * setting.pace);
+    let exponentials = QUERIES * seen / (c.exponential * setting.pace);
     let per_block = larger(products, exponentials);
     let load = blocks / facts.sms;
     let waves = if load <= 1.0 { 1.0 } else { load + (load.ceil() - load) * c.tail };
@@ -118,6 +116,6 @@ pub fn attention(facts: &Facts, c: &AttentionConstants, setting: &Setting, w: &A
     let ramp = c.ramp / facts.clock;
     let compute = (waves * per_block / facts.clock).max(floor);
     let l2 = w.heads * (queries / QUERIES) * seen * 2.0 * w.width * w.element;
-    let time = overlapped(compute, memory, 3.0) + ramp;
+    let time = overlapped(compute, memory, 3.0) + tokens + ramp;
     AttentionCost { time, compute, memory, ramp, dram, l2, decode: false }
 }

@@ -192,10 +192,16 @@ pub fn library(facts: &Facts, c: &LibraryConstants, gemm: &GemmConstants, settin
     let feed = reads / (GATHER * c.feed * whole);
     let decode = d.groups * w.nonzeros / w.height * (columns / 64.0).ceil() * c.decode / (whole * 32.0)
         * w.imbalance.powf(c.imbalance);
+    // One column only: the kernel walks a row in a way that slows down with its length.
+    let long = if columns > 1.0 {
+        0.0
+    } else {
+        d.groups * w.nonzeros * (w.nonzeros / d.n) * 1e-6 * c.quadratic / facts.clock
+    };
     let rows = d.groups * (d.n / w.height).ceil() * (columns / 64.0).ceil() * c.row / whole;
     let dram = d.footprint.dram(facts.l2, setting, 0.0);
     let memory = dram.total().get() / (facts.bandwidth * c.dram);
-    let busy = larger(compute, feed) + decode + rows;
+    let busy = larger(compute, feed) + decode + rows + long;
     let ramp = c.ramp / facts.clock;
     finish(overlapped(busy, memory, 4.0) + ramp, busy, memory, ramp, dram, reads, macs)
 }
