@@ -92,7 +92,7 @@ const LIBRARY: [Freedom; 9] = [
 const CONV: [Freedom; 4] =
     [free(0.2, 0.0, 0.0, 0.0), free(0.3, 0.0, 0.0, 0.0), free(0.4, 0.0, 0.0, 0.0), free(0.6, 0.0, 0.0, 0.0)];
 /// In the order of [`AttentionConstants::NAMES`].
-const ATTENTION: [Freedom; 9] = [
+const ATTENTION: [Freedom; 10] = [
     free(1.0, 0.4, 0.5, 0.0), // issue
     free(0.4, 0.2, 0.2, 0.0), // exponential
     free(0.3, 0.1, 0.15, 0.0), // power
@@ -102,6 +102,7 @@ const ATTENTION: [Freedom; 9] = [
     free(1.0, 0.4, 0.4, 0.0), // decode_step
     free(1.0, 0.4, 0.4, 0.0), // decode_head
     free(1.0, 0.3, 0.3, 0.0), // tail
+    free(1.0, 0.4, 0.4, 0.0), // tokens
 ];
 /// In the order of [`StreamConstants::NAMES`].
 const STREAM: [Freedom; 6] = [
@@ -121,7 +122,7 @@ fn overhead_prior(setting: &str, quantised: bool) -> (f64, f64) {
         ("cold", false) => (1.5e-6, 0.15),
         ("cold", true) => (6e-6, 0.5),
         ("host", _) => (12e-6, 0.7),
-        _ => (3e-6, 0.35),
+        _ => (4e-6, 0.15),
     }
 }
 
@@ -414,10 +415,9 @@ fn keep_overheads(calibration: &mut GpuCalibration, problem: &Problem, solution:
         if let Some(overhead) = problem.value(&format!("overhead.{key}"), solution) {
             let base = calibration.framework.get(&setting).copied().unwrap_or_default();
             let value = |what: &str| problem.value(&format!("{what}.{key}"), solution).map_or(0.0, f64::exp);
-            let (tokens, pace) = (value("tokens"), value("pace"));
-            calibration
-                .framework
-                .insert(key, FrameworkConstants { overhead: overhead.exp(), quantise: 0.0, tokens, pace, ..base });
+            let (copies, pace) = (value("copies"), value("pace"));
+            let own = FrameworkConstants { overhead: overhead.exp(), quantise: 0.0, copies, pace, ..base };
+            calibration.framework.insert(key, own);
         }
     }
 }
@@ -431,7 +431,7 @@ fn attention_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterati
         slots.push(overhead);
         // A serving stack's call also rotates and caches; its kernels need not be the fastest library's.
         let serving = f64::from(row.cold);
-        slots.push(vec![stage.problem.column(&format!("tokens.{key}"), if row.cold { 60f64.ln() } else { -9.0 }, serving)]);
+        slots.push(vec![stage.problem.column(&format!("copies.{key}"), 0.0, 0.5 * serving)]);
         slots.push(vec![stage.problem.column(&format!("pace.{key}"), if row.cold { 0.8f64.ln() } else { 0.0 }, 0.3 * serving)]);
         let layout = stage.problem.layout(&format!("{}|{key}", row.arch), |_| slots);
         keys.insert((key, row.setting.clone()));
@@ -441,8 +441,8 @@ fn attention_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterati
     let predict = |i: usize, s: &[f64]| {
         let row = rows[i];
         let Work::Attention(w) = &row.work else { return 1.0 };
-        let setting = Setting { tokens: s[10].exp(), pace: s[11].exp(), ..fixed[i] };
-        attention(&row.facts, &AttentionConstants::from_slots(&s[..9]), &setting, w).time + s[9].exp()
+        let setting = Setting { copies: s[11].exp(), pace: s[12].exp(), serving: row.cold, ..fixed[i] };
+        attention(&row.facts, &AttentionConstants::from_slots(&s[..10]), &setting, w).time + s[10].exp()
     };
     let solution = stage.problem.fit(&predict, iterations);
     for (name, arch) in architectures() {

@@ -78,7 +78,7 @@ pub(super) fn setting_of(timing: Timing, f: &FrameworkConstants) -> Setting {
         copies: f.copies,
         overhead: f.overhead,
         quantise: f.quantise,
-        tokens: f.tokens,
+        serving: timing == Timing::Cold && f.pace > 0.0,
         pace: if f.pace > 0.0 { f.pace } else { 1.0 },
         looped: true,
     }

@@ -171,7 +171,7 @@ LibraryConstants {
     reuse: positive = 0.5,
     /// For one column of activations: cycles of the whole device per million pairs of nonzeros of one row. cuSPARSE's
     /// compressed rows slow down with the square of the row's length.
-    quadratic: positive = 0.001,
+    quadratic: positive = 1.0,
 });
 
 constants!(/// Fused attention.
@@ -194,6 +194,8 @@ AttentionConstants {
     decode_head: positive = 800.0,
     /// Share of a partial last wave that is paid.
     tail: share = 0.3,
+    /// Cycles of a multiprocessor for each token and query head of a serving stack's rotary embedding and cache write.
+    tokens: positive = 60.0,
 });
 
 constants!(/// A byte-moving kernel.
@@ -207,7 +209,7 @@ StreamConstants {
     /// Cycles that a row takes its unit beyond its bytes.
     row: positive = 100.0,
     /// Passes over the row beyond read and write.
-    passes: positive = 0.1,
+    passes: positive = 0.5,
     /// Share of L2 that a repeated run finds filled with its own data.
     resident: positive = 0.5,
 });
@@ -236,10 +238,6 @@ pub struct FrameworkConstants {
     /// Bytes per input element of a quantisation pass inside the timed call.
     #[serde(default)]
     pub quantise: f64,
-    /// Cycles of one multiprocessor for each token and query head that a pass of the framework inside the timed
-    /// attention takes (rotary embedding, writing the cache).
-    #[serde(default)]
-    pub tokens: f64,
     /// Speed of the source's attention kernels relative to the fastest library's; 0 means as fast.
     #[serde(default)]
     pub pace: f64,

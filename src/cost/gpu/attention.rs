@@ -83,8 +83,18 @@ impl AttentionWork {
     }
 }
 
-/// Queries of a block.
-const QUERIES: f64 = 128.0;
+/// Queries of a block: 128, fewer where there are not as many.
+fn block(queries: f64) -> f64 {
+    if queries > 64.0 {
+        128.0
+    } else if queries > 32.0 {
+        64.0
+    } else if queries > 16.0 {
+        32.0
+    } else {
+        16.0
+    }
+}
 /// Queries up to which the decode kernel is used.
 const DECODE: f64 = 8.0;
 
@@ -93,7 +103,7 @@ pub fn attention(facts: &Facts, c: &AttentionConstants, setting: &Setting, w: &A
     let whole = facts.sms * facts.clock;
     let dram = w.footprint.dram(facts.l2, setting, 0.0);
     let memory = dram.total().get() / (facts.bandwidth * c.dram);
-    let tokens = w.heads * w.queries * setting.tokens / whole;
+    let tokens = if setting.serving { w.heads * w.queries * c.tokens / whole } else { 0.0 };
     if w.queries <= DECODE && w.keys > w.queries {
         let chip = (w.heads * c.decode_head + w.kv_heads * (w.keys / 64.0) * c.decode_step) / whole;
         let macs = 2.0 * w.kv_heads * w.pairs * w.width * 16.0;
@@ -102,12 +112,13 @@ pub fn attention(facts: &Facts, c: &AttentionConstants, setting: &Setting, w: &A
         let time = overlapped(compute, memory, 3.0) + ramp;
         return AttentionCost { time, compute, memory, ramp, dram, l2: w.footprint.total(), decode: true };
     }
-    let blocks = w.heads * (w.queries / QUERIES).ceil();
-    let queries = (w.queries / QUERIES).ceil() * QUERIES;
+    let size = block(w.queries);
+    let blocks = w.heads * (w.queries / size).ceil();
+    let queries = (w.queries / size).ceil() * size;
     // Keys seen by a block, the masked half of its diagonal blocks included.
-    let seen = (w.pairs / w.queries + if w.causal { QUERIES / 2.0 } else { 0.0 }).min(w.keys.max(64.0)).max(64.0);
-    let products = 2.0 * QUERIES * seen * w.width / (w.rate / whole * c.issue * setting.pace);
-    let exponentials = QUERIES * seen / (c.exponential * setting.pace);
+    let seen = (w.pairs / w.queries + if w.causal { size / 2.0 } else { 0.0 }).min(w.keys.max(16.0)).max(16.0);
+    let products = 2.0 * size * seen * w.width / (w.rate / whole * c.issue * setting.pace);
+    let exponentials = size * seen / (c.exponential * setting.pace);
     let per_block = larger(products, exponentials);
     let load = blocks / facts.sms;
     let waves = if load <= 1.0 { 1.0 } else { load + (load.ceil() - load) * c.tail };
@@ -115,7 +126,7 @@ pub fn attention(facts: &Facts, c: &AttentionConstants, setting: &Setting, w: &A
     let floor = 2.0 * w.heads * w.pairs * w.width / (w.rate * (c.power * watts.sqrt()).min(1.0));
     let ramp = c.ramp / facts.clock;
     let compute = (waves * per_block / facts.clock).max(floor);
-    let l2 = w.heads * (queries / QUERIES) * seen * 2.0 * w.width * w.element;
+    let l2 = w.heads * (queries / size) * seen * 2.0 * w.width * w.element;
     let time = overlapped(compute, memory, 3.0) + tokens + ramp;
     AttentionCost { time, compute, memory, ramp, dram, l2, decode: false }
 }

@@ -15,8 +15,8 @@ pub struct Setting {
     pub overhead: f64,
     /// Bytes per input element of a quantisation pass inside the call.
     pub quantise: f64,
-    /// Cycles of one multiprocessor for each token and query head of attention inside the call.
-    pub tokens: f64,
+    /// Whether the timed attention includes a serving stack's rotary embedding and cache write.
+    pub serving: bool,
     /// Speed of the attention kernels relative to the fastest library's.
     pub pace: f64,
     /// Whether activations are left in L2 by the run before, as in a measuring loop.
@@ -26,7 +26,7 @@ pub struct Setting {
 impl Setting {
     /// One kernel of a network on a device: weights from main memory, the device's own launch.
     pub fn network(facts: &Facts, timing: Timing) -> Self {
-        Self { timing, copies: 0.0, overhead: facts.launch, quantise: 0.0, tokens: 0.0, pace: 1.0, looped: timing != Timing::Cold }
+        Self { timing, copies: 0.0, overhead: facts.launch, quantise: 0.0, serving: false, pace: 1.0, looped: timing != Timing::Cold }
     }
 }
 

@@ -62,6 +62,9 @@ impl Class {
     }
 }
 
+/// Longest row that stays in registers between its passes (PyTorch's persistent softmax).
+const REGISTERS: u64 = 1024;
+
 /// Time of a stream.
 pub fn stream(facts: &Facts, c: &StreamConstants, setting: &Setting, s: &Stream) -> StreamCost {
     let footprint = Footprint {
@@ -74,7 +77,7 @@ pub fn stream(facts: &Facts, c: &StreamConstants, setting: &Setting, s: &Stream)
     let dram = footprint.dram(facts.l2 * c.resident, setting, 0.0);
     let row_wise = !matches!(Class::of(s.kind), Class::Pointwise);
     // Rows too long for the registers are read again.
-    let again = if row_wise { c.passes * s.input.get() } else { 0.0 };
+    let again = if row_wise && s.cols > REGISTERS { c.passes * s.input.get() } else { 0.0 };
     let memory = (dram.total().get() + again * dram.inputs.get() / s.input.get().max(1.0)) / (facts.bandwidth * c.dram);
     let moved = s.input.get() + s.parameters.get() + s.output.get() + again;
     let whole = facts.sms * facts.clock;
