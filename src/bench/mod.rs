@@ -2,4 +2,4 @@
 
 pub mod samples;
 
-pub use samples::{Sample, SampleOp};
+pub use samples::{Sample, SampleOp, Timing};

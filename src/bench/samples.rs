@@ -3,7 +3,6 @@
 //! `source,device,op,dtype,batch,m,n,k,pattern,kernel,timing,latency_us,attrs`; readers ignore columns that they do not
 //! know. `attrs` is JSON with what an operation needs beyond its shape.
 
-use crate::cost::Timing;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::lower::{Attention, ConvShape, Gemm, Lowered, Source, SparseGemm, Stream, StreamKind};
@@ -60,6 +59,28 @@ impl FromStr for SampleOp {
             .find(|(_, name)| *name == text)
             .map(|(op, _)| *op)
             .ok_or_else(|| Error::unknown("operation", text, Self::NAMES.iter().map(|(_, n)| *n)))
+    }
+}
+
+/// How a row was timed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Timing {
+    /// Back-to-back loop: operands may stay in cache.
+    Warm,
+    /// Operands cycled past the last cache.
+    Cold,
+    /// Each call with its framework's launch.
+    Host,
+}
+
+impl Timing {
+    /// Its name in the file.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Warm => "warm",
+            Self::Cold => "cold",
+            Self::Host => "host",
+        }
     }
 }
 
@@ -189,7 +210,7 @@ impl Sample {
             writer
                 .write_record([
                     r.source.as_str(), &r.device, r.op.name(), &r.dtype, batch, m, n, k, &r.pattern, &r.kernel,
-                    timing_name(r.timing), &latency, &attrs,
+                    r.timing.name(), &latency, &attrs,
                 ])
                 .map_err(io)?;
         }
@@ -204,7 +225,7 @@ impl Sample {
     /// Name of the framework setting: `source/timing`, with the serving stack where the source has several.
     pub fn setting(&self) -> String {
         let stack = if self.kernel == "vllm" { "/vllm" } else { "" };
-        format!("{}/{}{stack}", self.source, timing_name(self.timing))
+        format!("{}/{}{stack}", self.source, self.timing.name())
     }
 
     /// The operation that the row measured.
@@ -317,15 +338,6 @@ impl Sample {
             && self.dtype == other.dtype
             && self.timing == other.timing
             && (self.batch, self.m, self.n, self.k) == (other.batch, other.m, other.n, other.k)
-    }
-}
-
-/// A timing's name in the file.
-pub fn timing_name(timing: Timing) -> &'static str {
-    match timing {
-        Timing::Warm => "warm",
-        Timing::Cold => "cold",
-        Timing::Host => "host",
     }
 }
 

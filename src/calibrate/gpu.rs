@@ -6,7 +6,7 @@
 
 use super::hierarchy::{Problem, Row};
 use super::predict::{prepare, setting_of};
-use crate::bench::Sample;
+use crate::bench::{Sample, Timing};
 use crate::cost::gpu::attention::attention;
 use crate::cost::gpu::constants::{Constants, framework};
 use crate::cost::gpu::conv::conv;
@@ -36,7 +36,7 @@ pub struct Prepared {
     cold: bool,
     group: String,
     target: f64,
-    timing: crate::cost::Timing,
+    timing: Timing,
 }
 
 /// How far a constant may stray, as standard deviations of its unbounded form: its mean over everything, a
@@ -151,7 +151,7 @@ fn ready(sample: &Sample, profile: &Profile) -> Result<Prepared, &'static str> {
         setting: sample.setting(),
         op: sample.op.name(),
         quantised: quantised(sample).map(str::to_owned),
-        cold: sample.timing == crate::cost::Timing::Cold,
+        cold: sample.timing == Timing::Cold,
         group: format!("{}|{}|{}|{}|{family}|{}", sample.op.name(), sample.source, sample.device, sample.dtype, sample.kernel),
         target: sample.seconds().ln(),
         timing: sample.timing,
@@ -410,13 +410,12 @@ fn own_overhead(p: &mut Problem, calibration: &GpuCalibration, row: &Prepared) -
     (key, vec![column])
 }
 
-fn keep_overheads(calibration: &mut GpuCalibration, problem: &Problem, solution: &[f64], keys: BTreeSet<(String, String)>) {
-    for (key, setting) in keys {
+fn keep_overheads(calibration: &mut GpuCalibration, problem: &Problem, solution: &[f64], keys: BTreeSet<String>) {
+    for key in keys {
         if let Some(overhead) = problem.value(&format!("overhead.{key}"), solution) {
-            let base = calibration.framework.get(&setting).copied().unwrap_or_default();
             let value = |what: &str| problem.value(&format!("{what}.{key}"), solution).map_or(0.0, f64::exp);
             let (copies, pace) = (value("copies"), value("pace"));
-            let own = FrameworkConstants { overhead: overhead.exp(), quantise: 0.0, copies, pace, ..base };
+            let own = FrameworkConstants { overhead: overhead.exp(), quantise: 0.0, copies, pace };
             calibration.framework.insert(key, own);
         }
     }
@@ -434,7 +433,7 @@ fn attention_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterati
         slots.push(vec![stage.problem.column(&format!("copies.{key}"), 0.0, 0.5 * serving)]);
         slots.push(vec![stage.problem.column(&format!("pace.{key}"), if row.cold { 0.8f64.ln() } else { 0.0 }, 0.3 * serving)]);
         let layout = stage.problem.layout(&format!("{}|{key}", row.arch), |_| slots);
-        keys.insert((key, row.setting.clone()));
+        keys.insert(key);
         stage.problem.rows.push(Row { layout, target: row.target, weight });
     }
     let fixed: Vec<Setting> = rows.iter().map(|r| r.fixed(calibration).1).collect();
@@ -463,7 +462,7 @@ fn stream_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations
         let (key, overhead) = own_overhead(&mut stage.problem, calibration, row);
         slots.push(overhead);
         let layout = stage.problem.layout(&format!("{class}|{}|{key}", row.arch), |_| slots);
-        keys.insert((key, row.setting.clone()));
+        keys.insert(key);
         stage.problem.rows.push(Row { layout, target: row.target, weight });
     }
     let fixed: Vec<Setting> = rows.iter().map(|r| r.fixed(calibration).1).collect();

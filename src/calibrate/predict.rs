@@ -1,13 +1,13 @@
 //! A sample's prediction.
 
 use super::gpu::{framework_key, quantised};
-use crate::bench::Sample;
+use crate::bench::{Sample, Timing};
 use crate::cost::gpu::GpuModel;
 use crate::cost::gpu::constants::framework;
 use crate::cost::gpu::facts::Facts;
 use crate::cost::gpu::memory::Setting;
 use crate::cost::gpu::work::{Work, evaluate, of_sample};
-use crate::cost::{CostModel, Options, Timing, model};
+use crate::cost::{CostModel, Options, model};
 use crate::error::Result;
 use crate::profile::calibration::{Calibration, FrameworkConstants, GpuCalibration};
 use crate::profile::{Device, Profile};
@@ -74,7 +74,11 @@ pub(super) fn prepare(facts: &Facts, sample: &Sample) -> Result<Work, &'static s
 /// The setting of a measuring loop.
 pub(super) fn setting_of(timing: Timing, f: &FrameworkConstants) -> Setting {
     Setting {
-        timing,
+        timing: match timing {
+            Timing::Warm => crate::cost::Timing::Warm,
+            Timing::Cold => crate::cost::Timing::Cold,
+            Timing::Host => crate::cost::Timing::Host,
+        },
         copies: f.copies,
         overhead: f.overhead,
         quantise: f.quantise,

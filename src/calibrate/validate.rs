@@ -7,6 +7,7 @@ use crate::bench::Sample;
 use crate::error::Result;
 use crate::profile::calibration::{BeforeAfter, Provenance, Spread};
 use crate::profile::{Calibration, Device, Profile};
+use rayon::prelude::*;
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -128,15 +129,15 @@ pub fn predict_held_out(samples: &[Sample], profiles: &[Option<&Profile>], split
         }
     };
     let mut outcomes: Vec<Outcome> = vec![Err("in the fit".to_owned()); samples.len()];
-    use rayon::prelude::*;
+    let rows = |pick: &dyn Fn(usize) -> bool| -> Vec<(&Sample, &Profile)> {
+        (0..samples.len()).filter(|&i| pick(i)).filter_map(|i| Some((&samples[i], profiles[i]?))).collect()
+    };
+    // What measures something else is known before anything is held out; the held-out rows of such groups count.
+    let foreign = foreign(&rows(&|_| true));
     let fitted: Vec<(Vec<bool>, Result<Vec<Outcome>>)> = folds
         .into_par_iter()
         .map(|held| {
-            let keep: Vec<(&Sample, &Profile)> = (0..samples.len())
-                .filter(|&i| !held[i])
-                .filter_map(|i| Some((&samples[i], profiles[i]?)))
-                .collect();
-            let calibration = fit(&keep);
+            let calibration = fit_without(&rows(&|i| !held[i]), &foreign);
             let only: Vec<Option<&Profile>> = (0..samples.len()).map(|i| profiles[i].filter(|_| held[i])).collect();
             let predicted = predict(samples, &only, &calibration);
             (held, predicted)
@@ -158,42 +159,47 @@ pub fn predict_held_out(samples: &[Sample], profiles: &[Option<&Profile>], split
 /// A group of rows whose median is off by more than this factor after a first fit measures something else (a library
 /// gap, a mislabelled dtype) and is left out of the second.
 const FOREIGN: f64 = 1.8;
+/// Fewest rows from which a group is judged.
+const JUDGED: usize = 20;
 
 /// Fits a calibration without intervals: once on all rows, once without foreign groups.
 pub fn fit(rows: &[(&Sample, &Profile)]) -> Calibration {
-    let gpus: Vec<(&Sample, &Profile)> =
-        rows.iter().copied().filter(|(_, p)| matches!(p.device, Device::Gpu(_))).collect();
-    let (all, mut left_out) = prepared(&gpus);
-    let references: Vec<_> = all.iter().map(|(_, r)| r).collect();
-    let first = calibrate(&references, ITERATIONS);
+    fit_without(rows, &foreign(rows))
+}
+
+/// Groups of rows that measure something else, with the median logarithm of predicted over measured.
+fn foreign(rows: &[(&Sample, &Profile)]) -> BTreeMap<String, f64> {
+    let (all, _) = prepared(rows);
+    let first = calibrate(&all.iter().map(|(_, r)| r).collect::<Vec<_>>(), ITERATIONS);
     let mut ratios: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (_, row) in &all {
         ratios.entry(row.group()).or_default().push(row.log_ratio(&first));
     }
-    let foreign: BTreeMap<&str, f64> = ratios
+    ratios
         .into_iter()
-        .filter(|(_, r)| r.len() >= 20)
+        .filter(|(_, r)| r.len() >= JUDGED)
         .map(|(g, mut r)| {
             r.sort_by(f64::total_cmp);
-            (g, r[r.len() / 2])
+            (g.to_owned(), r[r.len() / 2])
         })
         .filter(|(_, median)| median.abs() > FOREIGN.ln())
-        .collect();
+        .collect()
+}
+
+/// Fits a calibration to all rows but those of foreign groups.
+fn fit_without(rows: &[(&Sample, &Profile)], foreign: &BTreeMap<String, f64>) -> Calibration {
+    let (all, mut left_out) = prepared(rows);
     let kept: Vec<_> = all.iter().filter(|(_, r)| !foreign.contains_key(r.group())).collect();
-    let gpu = if foreign.is_empty() {
-        first
-    } else {
-        calibrate(&kept.iter().map(|(_, r)| r).collect::<Vec<_>>(), ITERATIONS)
-    };
+    let gpu = calibrate(&kept.iter().map(|(_, r)| r).collect::<Vec<_>>(), ITERATIONS);
     for (_, row) in &all {
         if let Some(median) = foreign.get(row.group()) {
-            let key = format!("{} is off by {:.2} in the median after a first fit", row.group(), (-median).exp());
+            let key = format!("{}: measured {:.2} of what a first fit predicts", row.group(), (-median).exp());
             *left_out.entry(key).or_default() += 1;
         }
     }
     let mut provenance = Provenance { hwsim: env!("CARGO_PKG_VERSION").into(), left_out, ..Provenance::default() };
     for (i, _) in &kept {
-        let sample = gpus[*i].0;
+        let sample = rows[*i].0;
         *provenance.sources.entry(sample.source.clone()).or_default() += 1;
         provenance.devices.push(sample.device.clone());
     }
@@ -454,7 +460,7 @@ fn gain_sign(rows: &[(&Sample, f64, bool)]) -> (Option<f64>, u64) {
 
 /// What two rows that differ only in pattern and kernel share.
 fn question(s: &Sample) -> String {
-    let timing = crate::bench::samples::timing_name(s.timing);
+    let timing = s.timing.name();
     format!("{}|{}|{}|{}|{timing}|{}|{}|{}|{}", s.source, s.device, s.op.name(), s.dtype, s.batch, s.m, s.n, s.k)
 }
 

@@ -1,9 +1,11 @@
 //! The command line: one file a subcommand, each with its arguments and a `run` that writes the answer.
 
+mod calibrate;
 mod estimate;
 mod inspect;
 mod output;
 mod resolve;
+mod validate;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -23,6 +25,10 @@ enum Command {
     Estimate(estimate::Args),
     /// Show what a network is: layers, shapes, parameters, MACs
     Inspect(inspect::Args),
+    /// Compare predictions with measurements
+    Validate(validate::Args),
+    /// Fit a model's constants to measurements
+    Calibrate(calibrate::Args),
 }
 
 impl Cli {
@@ -32,6 +38,8 @@ impl Cli {
         match self.command {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
             Command::Inspect(args) => inspect::run(args, &mut out)?,
+            Command::Validate(args) => validate::run(args, &mut out)?,
+            Command::Calibrate(args) => calibrate::run(args)?,
         }
         out.flush()?;
         Ok(())
