@@ -4,6 +4,8 @@
 //! operations that machines see, [`cost`] predicts them.
 #![warn(missing_docs)]
 
+pub mod bench;
+pub mod calibrate;
 pub mod cost;
 pub mod dtype;
 pub mod embedded;

@@ -1,9 +1,11 @@
 //! The command line: one file a subcommand, each with its arguments and a `run` that writes the answer.
 
+mod calibrate;
 mod estimate;
 mod inspect;
 mod output;
 mod resolve;
+mod validate;
 mod workload;
 mod workloads;
 
@@ -26,6 +28,10 @@ enum Command {
     Inspect(inspect::Args),
     /// List the built-in networks, or print one's file
     Workloads(workloads::Args),
+    /// Compare predictions with measurements
+    Validate(validate::Args),
+    /// Fit a model's constants to measurements
+    Calibrate(calibrate::Args),
 }
 
 impl Cli {
@@ -36,6 +42,8 @@ impl Cli {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
             Command::Inspect(args) => inspect::run(args, &mut out)?,
             Command::Workloads(args) => workloads::run(args, &mut out)?,
+            Command::Validate(args) => validate::run(args, &mut out)?,
+            Command::Calibrate(args) => calibrate::run(args)?,
         }
         out.flush()?;
         Ok(())

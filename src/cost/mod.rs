@@ -1,12 +1,13 @@
 //! What an operation costs on a machine: time, traffic, energy, what bounds it, and what really ran.
 
+pub mod gpu;
 pub mod network;
 pub mod roofline;
 
 use crate::error::Result;
 use crate::lower::Lowered;
 use crate::pattern::SparsityPattern;
-use crate::profile::Profile;
+use crate::profile::{Device, Profile};
 use crate::sparsity::StorageFormat;
 use crate::units::{Bytes, Cycles, Hertz, Joules, Seconds};
 use std::fmt;
@@ -59,8 +60,10 @@ pub struct Options {
 /// # Errors
 /// A profile that lacks what its model needs.
 pub fn model(profile: &Profile, options: Options) -> Result<Box<dyn CostModel>> {
-    let _ = options;
-    Ok(Box::new(roofline::Roofline::new(profile)))
+    match &profile.device {
+        Device::Gpu(_) => Ok(Box::new(gpu::GpuModel::new(profile, options)?)),
+        Device::Cpu(_) | Device::Systolic(_) => Ok(Box::new(roofline::Roofline::new(profile))),
+    }
 }
 
 /// What one operation costs.

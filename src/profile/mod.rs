@@ -1,6 +1,7 @@
 //! Hardware profiles: facts about one machine, as TOML with units and sources. Fitted numbers live in
 //! [`calibration`](crate::profile), never here.
 
+pub mod calibration;
 pub mod cpu;
 pub mod energy;
 pub mod gpu;
@@ -8,7 +9,8 @@ pub mod systolic;
 
 pub use cpu::{CacheLevel, Cpu};
 pub use energy::Energy;
-pub use gpu::{Gpu, GpuArch, SparseCore, TensorCore};
+pub use calibration::Calibration;
+pub use gpu::{Generation, Gpu, GpuArch, SparseCore, TensorCore};
 pub use systolic::{Dataflow, Systolic};
 
 use crate::embedded;

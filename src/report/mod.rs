@@ -5,6 +5,7 @@ pub mod export;
 pub mod inspect;
 pub mod row;
 pub mod table;
+pub mod validation;
 pub mod why;
 
 pub use estimate::{Estimate, Request, Target, estimate};
