@@ -2,6 +2,7 @@
 
 pub mod network;
 pub mod roofline;
+pub mod systolic;
 
 use crate::error::Result;
 use crate::lower::Lowered;

@@ -32,15 +32,40 @@ fn yes() -> bool {
 }
 
 /// Which operand is stationary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dataflow {
-    /// Each processing element accumulates one output.
+    /// Each processing element accumulates one output; inputs enter at the left, weights at the top, outputs drain down.
     OutputStationary,
-    /// Each processing element holds one weight.
+    /// Each processing element holds one weight; inputs enter at the left, partial sums run down.
     WeightStationary,
-    /// Each processing element holds one input.
+    /// Each processing element holds one input; weights enter at the left, partial sums run down.
     InputStationary,
+}
+
+impl Dataflow {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::OutputStationary, Self::WeightStationary, Self::InputStationary];
+
+    /// SCALE-Sim's abbreviation.
+    pub const fn short(self) -> &'static str {
+        match self {
+            Self::OutputStationary => "os",
+            Self::WeightStationary => "ws",
+            Self::InputStationary => "is",
+        }
+    }
+}
+
+/// How consecutive folds follow one another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Folding {
+    /// A fold starts when the one before it has left the array.
+    #[default]
+    Serial,
+    /// The next stationary operand is loaded (finished outputs are drained) under the current fold.
+    Overlapped,
 }
 
 /// Operand buffers.

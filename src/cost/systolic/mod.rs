@@ -1,0 +1,4 @@
+//! Systolic arrays.
+pub mod combine;
+pub mod fold;
+pub mod sparse;
