@@ -230,8 +230,8 @@ impl fmt::Display for Fallback {
 /// Counts of one layer as SCALE-Sim reports them (elements, percent).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ConventionDetail {
-    /// Input words read from SRAM.
-    pub sram_inputs: u64,
+    /// Input words read from SRAM; a fraction where it multiplies them by M/N.
+    pub sram_inputs: f64,
     /// Weight words read from SRAM.
     pub sram_weights: u64,
     /// Output words written to SRAM.

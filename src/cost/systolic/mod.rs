@@ -1,4 +1,6 @@
 //! Systolic arrays.
 pub mod combine;
+pub mod convention;
 pub mod fold;
 pub mod sparse;
+pub mod stream;
