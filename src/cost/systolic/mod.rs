@@ -1,6 +1,7 @@
 //! Systolic arrays.
 pub mod combine;
 pub mod convention;
+pub mod dram;
 pub mod fold;
 pub mod sparse;
 pub mod stream;

@@ -5,9 +5,10 @@
 //! output has left, accesses are counted where words cross an edge, and the product is what the elements computed.
 //!
 //! The software side (which fold holds what) is in `plan`; the elements are in `stationary` (weight- and
-//! input-stationary) and `output` (output-stationary).
+//! input-stationary) and `output` (output-stationary); [`buffer`] steps the double buffer in front of them.
 
 
+pub mod buffer;
 mod output;
 mod plan;
 mod stationary;
