@@ -7,7 +7,7 @@ pub mod systolic;
 use crate::error::Result;
 use crate::lower::Lowered;
 use crate::pattern::SparsityPattern;
-use crate::profile::Profile;
+use crate::profile::{Device, Profile};
 use crate::sparsity::StorageFormat;
 use crate::units::{Bytes, Cycles, Hertz, Joules, Seconds};
 use std::fmt;
@@ -61,7 +61,10 @@ pub struct Options {
 /// A profile that lacks what its model needs.
 pub fn model(profile: &Profile, options: Options) -> Result<Box<dyn CostModel>> {
     let _ = options;
-    Ok(Box::new(roofline::Roofline::new(profile)))
+    Ok(match &profile.device {
+        Device::Systolic(array) => Box::new(systolic::SystolicModel::new(profile, array)),
+        Device::Cpu(_) | Device::Gpu(_) => Box::new(roofline::Roofline::new(profile)),
+    })
 }
 
 /// What one operation costs.

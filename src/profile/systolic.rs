@@ -79,7 +79,7 @@ pub struct Skips {
 
 impl Default for Skips {
     fn default() -> Self {
-        Self { depth: 16, limit: 8, conflicts: 0.5, group: 4 }
+        Self { depth: 16, limit: 8, conflicts: 0.0, group: 4 }
     }
 }
 
