@@ -74,7 +74,13 @@ fn sparse_is_exact_on_random_masks() {
         ] {
             check(array, m, &unstructured, skipping, case);
         }
-        check(array, m, &draw(SparsityPattern::Block { rows: cols, cols: rows, sparsity: s }), Skipping::ZeroTiles, case);
+        check(
+            array,
+            m,
+            &draw(SparsityPattern::Block { rows: cols, cols: rows, sparsity: s }),
+            Skipping::ZeroTiles,
+            case,
+        );
         check(array, m, &draw(SparsityPattern::Column(s)), Skipping::Compaction, case);
         check(array, m, &draw(SparsityPattern::Row(s)), Skipping::Compaction, case);
         let (kept, group) = [(2, 4), (1, 4), (4, 8), (1, 2), (3, 5)][case as usize % 5];

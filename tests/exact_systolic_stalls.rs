@@ -43,13 +43,20 @@ fn stalls_follow_the_stepped_buffer() {
                 for inner in 0..inners {
                     let end = outer + 1 == outers && inner + 1 == inners;
                     let compute = if end { last } else { turn } as u64;
-                    jobs.push(Job { reads: schedule.reads(outer, inner), compute, writes: schedule.writes(outer, inner) });
+                    jobs.push(Job {
+                        reads: schedule.reads(outer, inner),
+                        compute,
+                        writes: schedule.writes(outer, inner),
+                    });
                     moved += jobs[jobs.len() - 1].reads + jobs[jobs.len() - 1].writes;
                 }
             }
             let compute = dense(array, shape).unwrap().cycles;
             assert_eq!(jobs.iter().map(|j| j.compute).sum::<u64>(), compute, "the turns of the folds are their cycles");
-            assert!((moved / schedule.moved.total() - 1.0).abs() < 1e-9, "the folds move what the schedule says: {case} {order:?}");
+            assert!(
+                (moved / schedule.moved.total() - 1.0).abs() < 1e-9,
+                "the folds move what the schedule says: {case} {order:?}"
+            );
             let stepped = run(&jobs, channel.bandwidth, channel.latency as u64) as f64;
             let closed = compute as f64 + schedule.stalls(turn, last, channel);
             let error = (closed - stepped).abs() / stepped;

@@ -75,7 +75,8 @@ fn compare(rows: &[Row], pattern: impl Fn(&Row) -> SparsityPattern) -> Compared 
         let op = operation(row, pattern(row));
         let got = answer(&array, &op).unwrap();
         let d = got.detail;
-        let case = format!("{} {} {} {}x{}", row["workload"], row["layer"], row["dataflow"], row["array_h"], row["array_w"]);
+        let case =
+            format!("{} {} {} {}x{}", row["workload"], row["layer"], row["dataflow"], row["array_h"], row["array_w"]);
         assert_eq!(got.cycles, count(row, "compute_cycles"), "{case}");
         // With finite bandwidth it divides by cycles with stalls; here cycles are compute cycles.
         let stalled = number(row, "total_cycles") / number(row, "compute_cycles");
@@ -118,7 +119,11 @@ fn dense_runs_are_reproduced() {
     let seen = compare(&rows, |_| SparsityPattern::Dense);
     println!("{} rows; DRAM: {} fit, {} spill", seen.rows, seen.fits, seen.spills);
     assert_eq!(seen.rows, 521);
-    assert!(seen.spills > 100 && seen.spill_error / (seen.spills as f64) < 0.01, "{}", seen.spill_error / seen.spills as f64);
+    assert!(
+        seen.spills > 100 && seen.spill_error / (seen.spills as f64) < 0.01,
+        "{}",
+        seen.spill_error / seen.spills as f64
+    );
 }
 
 #[test]

@@ -23,16 +23,29 @@ fn expectations_are_the_means_of_masks() {
             for folding in [Folding::Serial, Folding::Overlapped] {
                 let array = Array { rows, cols, dataflow, folding };
                 for pattern in patterns {
-                    for skipping in [Skipping::ZeroTiles, Skipping::NmRow { m: 4 }, Skipping::Queues { depth: 8 }, Skipping::Compaction] {
+                    for skipping in [
+                        Skipping::ZeroTiles,
+                        Skipping::NmRow { m: 4 },
+                        Skipping::Queues { depth: 8 },
+                        Skipping::Compaction,
+                    ] {
                         let (m, n, k) = (50, 96, 130);
                         let masks = 60;
-                        let mean = |f: &dyn Fn(&Mask) -> u64| (0..masks).map(|s| f(&Mask::draw(pattern, n, k, s)) as f64).sum::<f64>() / masks as f64;
+                        let mean = |f: &dyn Fn(&Mask) -> u64| {
+                            (0..masks).map(|s| f(&Mask::draw(pattern, n, k, s)) as f64).sum::<f64>() / masks as f64
+                        };
                         let expected = work(array, m, &WeightStats::expected(pattern, n, k), skipping).unwrap();
                         let cycles = mean(&|mask| counted(array, m, mask, skipping).unwrap().cycles);
                         let active = mean(&|mask| counted(array, m, mask, skipping).unwrap().active);
                         let error = |a: f64, b: f64| (a / b - 1.0).abs();
-                        worst.push((error(expected.cycles, cycles), format!("cycles {pattern} {skipping:?} {array:?} {} {cycles}", expected.cycles)));
-                        worst.push((error(expected.active, active), format!("active {pattern} {skipping:?} {array:?} {} {active}", expected.active)));
+                        worst.push((
+                            error(expected.cycles, cycles),
+                            format!("cycles {pattern} {skipping:?} {array:?} {} {cycles}", expected.cycles),
+                        ));
+                        worst.push((
+                            error(expected.active, active),
+                            format!("active {pattern} {skipping:?} {array:?} {} {active}", expected.active),
+                        ));
                     }
                 }
             }

@@ -1,8 +1,10 @@
 //! The command line: one file a subcommand, each with its arguments and a `run` that writes the answer.
 
 mod estimate;
+mod import;
 mod output;
 mod resolve;
+mod simulate;
 mod workload;
 
 use clap::{Parser, Subcommand};
@@ -20,6 +22,10 @@ pub struct Cli {
 enum Command {
     /// Predict latency, traffic and energy of a network, layer by layer
     Estimate(estimate::Args),
+    /// Step through one operation cycle by cycle, with real numbers
+    Simulate(simulate::Args),
+    /// Turn other tools' descriptions into profiles and networks
+    Import(import::Args),
 }
 
 impl Cli {
@@ -28,6 +34,8 @@ impl Cli {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         match self.command {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
+            Command::Simulate(args) => simulate::run(args, &mut out)?,
+            Command::Import(args) => import::run(args, &mut out)?,
         }
         out.flush()?;
         Ok(())

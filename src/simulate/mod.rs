@@ -1,2 +1,3 @@
-//! Simulators: slow, step by step, and the judge of the closed forms.
+//! Simulators: slow, step by step, and the judges of the closed forms.
+
 pub mod systolic;

@@ -27,7 +27,8 @@ pub fn groups(mask: &Mask, outputs: &[u32], limit: u64, conflicts: f64) -> Vec<V
     let allowed = (conflicts * outputs.len() as f64).floor() as u64;
     let mut groups: Vec<(Vec<u32>, Vec<u64>, u64)> = Vec::new();
     for (_, k, bits) in columns {
-        let collisions = |taken: &[u64]| taken.iter().zip(&bits).map(|(a, b)| u64::from((a & b).count_ones())).sum::<u64>();
+        let collisions =
+            |taken: &[u64]| taken.iter().zip(&bits).map(|(a, b)| u64::from((a & b).count_ones())).sum::<u64>();
         let place = groups.iter_mut().find_map(|group| {
             let room = (group.0.len() as u64) < limit;
             let more = if room { collisions(&group.1) } else { 0 };

@@ -25,7 +25,7 @@ use super::sparse::compressed;
 use super::stream::{Image, Reads, flush_when_full, repeated_sweep, repeated_tile};
 use crate::cost::ConventionDetail;
 use crate::error::Result;
-use crate::lower::{ConvShape, SparseGemm, Source};
+use crate::lower::{ConvShape, Source, SparseGemm};
 use crate::pattern::SparsityPattern;
 use crate::profile::systolic::{Dataflow, Systolic};
 
@@ -83,7 +83,9 @@ pub fn answer(array: &Systolic, op: &SparseGemm) -> Result<Answer> {
     let capacity = |bytes: f64| 50 * (bytes as u64 / 100);
     let weight_capacity = capacity(array.sram.weights.get());
     let dram_weights = match array.dataflow {
-        Dataflow::OutputStationary => repeated_tile(kn, kept * cols.min(shape.n), down, weight_capacity, shape.n.div_ceil(cols)),
+        Dataflow::OutputStationary => {
+            repeated_tile(kn, kept * cols.min(shape.n), down, weight_capacity, shape.n.div_ceil(cols))
+        }
         Dataflow::WeightStationary => kn,
         Dataflow::InputStationary => repeated_sweep(kn, across, weight_capacity),
     };
@@ -91,7 +93,7 @@ pub fn answer(array: &Systolic, op: &SparseGemm) -> Result<Answer> {
     let reads = Reads { dataflow: array.dataflow, rows, cols, sweeps: shape.n.div_ceil(cols) };
     let dram_inputs = flush_when_full(&image, &reads, capacity(array.sram.inputs.get()));
     Ok(Answer {
-        cycles: times * (cycles + 1) - times,
+        cycles: product(&[times, cycles], what)?,
         detail: ConventionDetail {
             sram_inputs: inputs * times as f64,
             sram_weights: weights * times,

@@ -252,8 +252,20 @@ impl Schedule {
         match self.sums {
             Sums::Finished if self.down > 1 => self.whole_outputs * share * self.row_cut.share(row),
             Sums::Finished => self.whole_outputs * share,
-            Sums::EndOfInner | Sums::LastOuter => if last { self.whole_outputs * share } else { 0.0 },
-            Sums::Spilled => if last { self.whole_outputs * share } else { self.whole_partials * share },
+            Sums::EndOfInner | Sums::LastOuter => {
+                if last {
+                    self.whole_outputs * share
+                } else {
+                    0.0
+                }
+            }
+            Sums::Spilled => {
+                if last {
+                    self.whole_outputs * share
+                } else {
+                    self.whole_partials * share
+                }
+            }
         }
     }
 
@@ -271,8 +283,20 @@ impl Schedule {
         let mut stalls = first + end;
         for (outer, outer_count) in representatives(outers, 2, 2) {
             for (inner, inner_count) in representatives(inners, 2, 2) {
-                let next = if inner + 1 < inners { Some((outer, inner + 1)) } else if outer + 1 < outers { Some((outer + 1, 0)) } else { None };
-                let before = if inner > 0 { Some((outer, inner - 1)) } else if outer > 0 { Some((outer - 1, inners - 1)) } else { None };
+                let next = if inner + 1 < inners {
+                    Some((outer, inner + 1))
+                } else if outer + 1 < outers {
+                    Some((outer + 1, 0))
+                } else {
+                    None
+                };
+                let before = if inner > 0 {
+                    Some((outer, inner - 1))
+                } else if outer > 0 {
+                    Some((outer - 1, inners - 1))
+                } else {
+                    None
+                };
                 let reads = next.map_or(0.0, |(o, i)| self.reads(o, i));
                 let writes = before.map_or(0.0, |(o, i)| self.writes(o, i));
                 let busy = transfer(reads, writes, channel);

@@ -84,7 +84,9 @@ impl Folds {
         match array.folding {
             Folding::Serial => self.steps + self.count * edge,
             // Without a fold there is neither fill nor drain.
-            Folding::Overlapped => self.issue + self.count.min(1.0) * (self.lone - self.lone.max(array.rows as f64) + edge),
+            Folding::Overlapped => {
+                self.issue + self.count.min(1.0) * (self.lone - self.lone.max(array.rows as f64) + edge)
+            }
         }
     }
 }
@@ -305,7 +307,9 @@ fn queues(array: Array, whole: Shape, stats: &WeightStats, depth: u64) -> Work {
     let (m_rows, m_cols) = (whole.m.div_ceil(r) as f64, whole.m.div_ceil(c) as f64);
     // Whole and partial cuts of an extent: (how many, size).
     let cuts = |extent: u64, piece: u64| {
-        [(extent / piece, piece), (u64::from(!extent.is_multiple_of(piece)), extent % piece)].into_iter().filter(|x| x.0 > 0)
+        [(extent / piece, piece), (u64::from(!extent.is_multiple_of(piece)), extent % piece)]
+            .into_iter()
+            .filter(|x| x.0 > 0)
     };
     let mut folds = Folds::default();
     let mut add = |more: Folds| {
@@ -382,9 +386,19 @@ fn row_wise(array: Array, whole: Shape, stats: &WeightStats, group: u64) -> Work
             (0..=group).map(|v| at(&full, v).powf(groups) * at(&rest, v)).collect()
         }
     };
-    let levels: Vec<u64> = std::iter::successors(Some(1), |v| Some(v * 2)).take_while(|v| *v < group).chain([group]).collect();
+    let levels: Vec<u64> =
+        std::iter::successors(Some(1), |v| Some(v * 2)).take_while(|v| *v < group).chain([group]).collect();
     let width = if array.dataflow == Dataflow::InputStationary { n } else { array.cols };
-    let mut work = Work { cycles: 0.0, folds: 0.0, active: 0.0, inputs: 0.0, weights: 0.0, outputs: 0.0, partials: 0.0, shape: whole };
+    let mut work = Work {
+        cycles: 0.0,
+        folds: 0.0,
+        active: 0.0,
+        inputs: 0.0,
+        weights: 0.0,
+        outputs: 0.0,
+        partials: 0.0,
+        shape: whole,
+    };
     let mut folds = Folds::default();
     let mut below = at_most[0];
     let mut finished = 0.0;
@@ -458,7 +472,8 @@ const SAMPLED_BLOCKS: u64 = 4;
 /// Column combining is a greedy packing without a closed form: pack a few drawn blocks of outputs and scale. The seed is
 /// fixed, so that the answer is too.
 fn sampled(array: Array, whole: Shape, stats: &WeightStats, skipping: Skipping) -> Result<Work> {
-    let rows = if array.dataflow == Dataflow::InputStationary { whole.n } else { (array.cols * SAMPLED_BLOCKS).min(whole.n) };
+    let rows =
+        if array.dataflow == Dataflow::InputStationary { whole.n } else { (array.cols * SAMPLED_BLOCKS).min(whole.n) };
     let mask = Mask::draw(stats.pattern(), rows, whole.k, 0x5eed);
     let part = masked(array, Shape { n: rows, ..whole }, &mask, skipping)?;
     let share = whole.n as f64 / rows as f64;

@@ -175,7 +175,8 @@ pub fn dense(array: Array, shape: Shape) -> Result<Counts> {
     let active = shape.macs()?;
     // Bounds every count below: an operand is read at most once per fold it belongs to.
     product(&[folds, steps.max(array.rows) + 2 * array.rows + array.cols], "the cycles of a matrix product")?;
-    let (mk, kn, mn) = (product(&[shape.m, shape.k], what)?, product(&[shape.k, shape.n], what)?, product(&[shape.m, shape.n], what)?);
+    let (mk, kn, mn) =
+        (product(&[shape.m, shape.k], what)?, product(&[shape.k, shape.n], what)?, product(&[shape.m, shape.n], what)?);
     let mut sum = FoldSum::default();
     sum.push(array.rows, folds, steps);
     let (inputs, weights, outputs) = match array.dataflow {

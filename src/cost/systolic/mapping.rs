@@ -69,7 +69,11 @@ pub fn skipping(array: &Systolic, pattern: SparsityPattern) -> std::result::Resu
         SparseMode::NmRows => Ok(Skipping::NmRow { m: s.group }),
         SparseMode::Nm | SparseMode::NmLayer => match pattern {
             SparsityPattern::Nm { n, m } | SparsityPattern::Vnm { n, m, .. } => {
-                if mode == SparseMode::Nm { Ok(Skipping::NmColumn { n, m }) } else { Ok(Skipping::NmLayer { n, m }) }
+                if mode == SparseMode::Nm {
+                    Ok(Skipping::NmColumn { n, m })
+                } else {
+                    Ok(Skipping::NmLayer { n, m })
+                }
             }
             _ => refuse("N:M"),
         },
@@ -147,7 +151,12 @@ fn splits(arrays: u64) -> impl Iterator<Item = (u64, u64)> {
 ///
 /// # Errors
 /// [`Error::Overflow`](crate::error::Error::Overflow) where a count does not fit in 64 bits.
-pub fn map_gemm(array: &Systolic, op: &SparseGemm, buffers: Buffers, channel: impl Fn(u64) -> Channel) -> Result<Mapped> {
+pub fn map_gemm(
+    array: &Systolic,
+    op: &SparseGemm,
+    buffers: Buffers,
+    channel: impl Fn(u64) -> Channel,
+) -> Result<Mapped> {
     let geometry = geometry(array);
     let asked = op.weights.pattern();
     let weightless = matches!(op.source, Source::Activations);
@@ -166,7 +175,10 @@ pub fn map_gemm(array: &Systolic, op: &SparseGemm, buffers: Buffers, channel: im
     let mut part = per_group;
     let mut skipping = option;
     let plain = dense_part(geometry, shape, split)?;
-    if !matches!(skipping, Skipping::None | Skipping::Gating) && part.cycles >= plain.cycles && part.inputs >= plain.inputs {
+    if !matches!(skipping, Skipping::None | Skipping::Gating)
+        && part.cycles >= plain.cycles
+        && part.inputs >= plain.inputs
+    {
         // Nothing is saved, so the array runs its dense folds.
         fallback = Some(Fallback::Slower { pattern: asked });
         skipping = Skipping::None;
@@ -190,7 +202,12 @@ pub fn map_gemm(array: &Systolic, op: &SparseGemm, buffers: Buffers, channel: im
     } else {
         // Packed groups: their operands side by side; zero blocks are made on the way in.
         let merged = merged as f64;
-        Operands { inputs: operands.inputs * merged, weights: operands.weights * merged, outputs: operands.outputs * merged, ..operands }
+        Operands {
+            inputs: operands.inputs * merged,
+            weights: operands.weights * merged,
+            outputs: operands.outputs * merged,
+            ..operands
+        }
     };
     let schedule = Schedule::best(geometry, part.shape, operands, buffers);
     let (_, _, steps) = part.shape.spans(array.dataflow);
@@ -209,7 +226,9 @@ pub fn map_gemm(array: &Systolic, op: &SparseGemm, buffers: Buffers, channel: im
         Skipping::NmColumn { m, .. } | Skipping::NmRow { m } => f64::from(64 - (m - 1).leading_zeros()),
         Skipping::ColumnCombining { limit, .. } => f64::from(64 - (limit - 1).leading_zeros()),
         Skipping::Queues { depth } => f64::from(64 - (depth - 1).leading_zeros()),
-        Skipping::None | Skipping::Gating | Skipping::Compaction | Skipping::ZeroTiles | Skipping::NmLayer { .. } => 0.0,
+        Skipping::None | Skipping::Gating | Skipping::Compaction | Skipping::ZeroTiles | Skipping::NmLayer { .. } => {
+            0.0
+        }
     };
     Ok(Mapped {
         cycles: cycles * repeats,
@@ -239,7 +258,10 @@ fn stored(op: &SparseGemm, skipping: Skipping, array: Array) -> (Bytes, Bytes) {
             let named = op.format.bytes(&op.weights, op.dtype);
             // Whole tiles, edge tiles cut; never below what the pattern's own format takes.
             let values = tiles.values.min(whole).max(named.values);
-            (values, tiles.metadata.max(if named.total() < values + tiles.metadata { Bytes::ZERO } else { named.metadata }))
+            (
+                values,
+                tiles.metadata.max(if named.total() < values + tiles.metadata { Bytes::ZERO } else { named.metadata }),
+            )
         }
         _ => {
             let named = op.format.bytes(&op.weights, op.dtype);

@@ -72,7 +72,11 @@ impl SystolicModel {
     fn buffers(&self) -> Buffers {
         let half = if self.array.double_buffered { 0.5 } else { 1.0 };
         let sram = &self.array.sram;
-        Buffers { inputs: sram.inputs.get() * half, weights: sram.weights.get() * half, outputs: sram.outputs.get() * half }
+        Buffers {
+            inputs: sram.inputs.get() * half,
+            weights: sram.weights.get() * half,
+            outputs: sram.outputs.get() * half,
+        }
     }
 
     fn gemm(&self, op: &SparseGemm) -> Result<LayerCost> {
@@ -100,12 +104,13 @@ impl SystolicModel {
         let effectual = op.effectual_macs();
         let macs = MacCount { dense: op.dense_macs(), effectual, issued: work.active };
         let switched = if mapped.gated { effectual } else { work.active };
-        let bound = if time <= (array / self.clock) * 1.001 {
-            Bound::Compute
-        } else if epilogue > array && epilogue.get() >= array.get() + stalls {
+        // A first fill and a last write are not what limits; waiting in the steady state is.
+        let bound = if epilogue.get() > array.get() + stalls {
             Bound::Overhead
-        } else {
+        } else if time.get() > (array / self.clock).get() * (1.0 + STALLED) {
             Bound::Memory(0)
+        } else {
+            Bound::Compute
         };
         Ok(LayerCost {
             time,
@@ -183,15 +188,13 @@ impl SystolicModel {
         traffic.levels[1].weights += second.traffic.levels[1].weights;
         traffic.levels[1].inputs += second.traffic.levels[1].inputs;
         traffic.levels[1].outputs += second.traffic.levels[1].outputs;
-        let spill = if between <= self.buffers().outputs {
-            Bytes::ZERO
-        } else {
-            Bytes(2.0 * cells * a.dtype.output().bytes())
-        };
+        let spill =
+            if between <= self.buffers().outputs { Bytes::ZERO } else { Bytes(2.0 * cells * a.dtype.output().bytes()) };
         let mut dram = compulsory(&Lowered::Attention(*a));
         dram.inputs += spill;
         // Keys and values are fetched as the products' second operand, again where they do not fit.
-        dram.weights = dram.weights.max(first.traffic.levels[0].weights + second.traffic.levels[0].weights - a.resident);
+        dram.weights =
+            dram.weights.max(first.traffic.levels[0].weights + second.traffic.levels[0].weights - a.resident);
         traffic.levels[0] = dram;
         let compute = first.compute + second.compute + softmax;
         let time = (compute / self.clock).max(traffic.dram() / self.bandwidth);
@@ -217,7 +220,8 @@ impl SystolicModel {
         let compute = Cycles(s.operations / self.lanes());
         let mut traffic = Traffic::default();
         traffic.levels[0] = compulsory(&Lowered::Stream(*s));
-        traffic.levels[1] = OperandBytes { weights: s.parameters, metadata: Bytes::ZERO, inputs: s.input, outputs: s.output };
+        traffic.levels[1] =
+            OperandBytes { weights: s.parameters, metadata: Bytes::ZERO, inputs: s.input, outputs: s.output };
         let (busy, moving) = (compute / self.clock, traffic.dram() / self.bandwidth);
         let time = busy.max(moving);
         LayerCost {
@@ -229,7 +233,12 @@ impl SystolicModel {
             traffic,
             macs: MacCount::default(),
             bound: if moving > busy { Bound::Memory(0) } else { Bound::Compute },
-            executed: Executed { pattern: SparsityPattern::Dense, format: StorageFormat::Dense, kernel: "vector unit", fallback: None },
+            executed: Executed {
+                pattern: SparsityPattern::Dense,
+                format: StorageFormat::Dense,
+                kernel: "vector unit",
+                fallback: None,
+            },
             utilization: 0.0,
             convention: None,
         }
@@ -248,13 +257,17 @@ impl SystolicModel {
         let buffers = &self.array.sram;
         let mac = process.mac(dtype) * Macs(switched);
         // An element's MAC reads and writes its operand registers and its partial sum.
-        let registers = process.register() * Bytes(switched * 2.0 * (2.0 * dtype.bytes() + self.array.partial_sum.get()));
+        let registers =
+            process.register() * Bytes(switched * 2.0 * (2.0 * dtype.bytes() + self.array.partial_sum.get()));
         let buffer = process.sram(buffers.inputs.get()) * sram.inputs
             + process.sram(buffers.weights.get()) * (sram.weights + sram.metadata)
             + process.sram(buffers.outputs.get()) * sram.outputs;
         Some(mac + registers + buffer + process.dram() * dram)
     }
 }
+
+/// Stalls over compute cycles from which on memory is what limits an operation.
+const STALLED: f64 = 0.1;
 
 /// Vector operations of one softmax element: maximum, difference, exponential (8), sum, quotient.
 const SOFTMAX_OPERATIONS: f64 = 12.0;

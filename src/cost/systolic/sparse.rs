@@ -2,8 +2,8 @@
 
 use super::combine;
 use super::fold::{Array, Counts, FoldSum, Shape, dense, product};
-use crate::profile::systolic::{Dataflow};
 use crate::error::{Error, Result};
+use crate::profile::systolic::Dataflow;
 use crate::sparsity::Mask;
 
 /// What the array does about zero weights.
@@ -111,7 +111,10 @@ pub fn counted(array: Array, m: u64, mask: &Mask, skipping: Skipping) -> Result<
                     .filter(|&k| (0..shape.n).any(|r| mask.get(r, k)))
                     .count() as u64;
                 if union > n {
-                    return Err(Error::argument("mask", format!("is not layer-wise {n}:{group}: group {b} keeps {union} positions")));
+                    return Err(Error::argument(
+                        "mask",
+                        format!("is not layer-wise {n}:{group}: group {b} keeps {union} positions"),
+                    ));
                 }
             }
             dense(array, Shape { k: compressed(shape.k, n, group), ..shape })
@@ -119,12 +122,20 @@ pub fn counted(array: Array, m: u64, mask: &Mask, skipping: Skipping) -> Result<
         Skipping::NmColumn { n, m: group } => {
             for r in 0..shape.n {
                 if fullest_group(mask, r, group) > n {
-                    return Err(Error::argument("mask", format!("is not {n}:{group}: output {r} keeps more in a group")));
+                    return Err(Error::argument(
+                        "mask",
+                        format!("is not {n}:{group}: output {r} keeps more in a group"),
+                    ));
                 }
             }
             Ok(nm_column(array, shape, n, group))
         }
-        Skipping::NmRow { m: group } => Ok(nm_row(array, shape, group, (0..shape.n).map(|r| covering(fullest_group(mask, r, group), group)).collect())),
+        Skipping::NmRow { m: group } => Ok(nm_row(
+            array,
+            shape,
+            group,
+            (0..shape.n).map(|r| covering(fullest_group(mask, r, group), group)).collect(),
+        )),
         Skipping::ZeroTiles => Ok(zero_tiles(array, shape, mask)),
         Skipping::ColumnCombining { limit, conflicts } => Ok(combined(array, shape, mask, limit, conflicts)),
         Skipping::Queues { depth } => Ok(queues(array, shape, mask, depth)),
@@ -358,7 +369,11 @@ fn queues(array: Array, shape: Shape, mask: &Mask, depth: u64) -> Counts {
             for j in 0..across {
                 let mut any = false;
                 for i in 0..down {
-                    let most = columns(j).flat_map(|n| rows(i).map(move |w| (n, w))).map(|(n, w)| load(n, w)).max().unwrap_or(0);
+                    let most = columns(j)
+                        .flat_map(|n| rows(i).map(move |w| (n, w)))
+                        .map(|(n, w)| load(n, w))
+                        .max()
+                        .unwrap_or(0);
                     if most == 0 {
                         continue;
                     }

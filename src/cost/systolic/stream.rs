@@ -52,7 +52,11 @@ pub fn repeated_tile(total: u64, tile: u64, sweeps: u64, capacity: u64, tiles: u
         let last = total - tile * (tiles - 1);
         let whole = tile.saturating_mul(sweeps).saturating_mul(tiles - 1);
         // The set still holds the tail of the tile before, which is never asked for again.
-        return whole.saturating_add(if last >= capacity { last.saturating_mul(sweeps) } else { one_tile(last, sweeps, capacity, tail(tile, tiles, capacity, sweeps)).0 });
+        return whole.saturating_add(if last >= capacity {
+            last.saturating_mul(sweeps)
+        } else {
+            one_tile(last, sweeps, capacity, tail(tile, tiles, capacity, sweeps)).0
+        });
     }
     let (mut reads, mut fill, mut left) = (0u64, 0u64, total);
     while left > 0 {
@@ -85,7 +89,8 @@ impl Image {
         let Some(c) = self.conv else {
             return Some(self.m.saturating_mul(super::sparse::compressed(self.k, self.kept, self.group)));
         };
-        let touched = |axis: usize| touched(c.output[axis], c.stride[axis], c.kernel[axis], c.dilation[axis], c.input[axis]);
+        let touched =
+            |axis: usize| touched(c.output[axis], c.stride[axis], c.kernel[axis], c.dilation[axis], c.input[axis]);
         if self.group > 1 && c.channels % self.group != 0 {
             return None;
         }
@@ -94,7 +99,9 @@ impl Image {
 
     /// Whether no word is asked for twice in one sweep.
     fn is_plain(&self) -> bool {
-        self.conv.is_none_or(|c| (0..2).all(|a| c.kernel[a] == 1 || c.output[a] == 1 || c.stride[a] >= (c.kernel[a] - 1) * c.dilation[a] + 1))
+        self.conv.is_none_or(|c| {
+            (0..2).all(|a| c.kernel[a] == 1 || c.output[a] == 1 || c.stride[a] >= (c.kernel[a] - 1) * c.dilation[a] + 1)
+        })
     }
 }
 

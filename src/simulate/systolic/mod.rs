@@ -7,16 +7,18 @@
 //! The software side (which fold holds what) is in `plan`; the elements are in `stationary` (weight- and
 //! input-stationary) and `output` (output-stationary); [`buffer`] steps the double buffer in front of them.
 
-
 pub mod buffer;
+mod experiment;
 mod output;
 mod plan;
 mod stationary;
 
+pub use experiment::{Report, Words, experiment};
+
 use crate::cost::systolic::fold::{Array, Counts};
-use crate::profile::systolic::{Dataflow};
 use crate::cost::systolic::sparse::Skipping;
 use crate::error::{Error, Result};
+use crate::profile::systolic::Dataflow;
 use crate::sparsity::Mask;
 
 /// Operands of Y = X·Wᵀ, row-major.

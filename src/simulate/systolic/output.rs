@@ -7,8 +7,8 @@
 use super::plan::{Plan, Slot};
 use super::{NONE, Operands, Run, Sink};
 use crate::cost::systolic::fold::{Array, Counts};
-use crate::profile::systolic::{Folding};
 use crate::error::{Error, Result};
+use crate::profile::systolic::Folding;
 use std::collections::VecDeque;
 
 /// One fold: a block of rows of X against a block of outputs.
@@ -64,7 +64,11 @@ fn gather(operands: &Operands, task: &Task) -> Fold {
             fold.offset.push(offset);
             for (c, column) in fold.weights.iter_mut().enumerate() {
                 let n = fold.outputs[c];
-                column.push(slot.picks[c].get(l).map(|&p| (p, operands.weights[n * k_total + slot.window[p as usize] as usize])));
+                column.push(
+                    slot.picks[c]
+                        .get(l)
+                        .map(|&p| (p, operands.weights[n * k_total + slot.window[p as usize] as usize])),
+                );
             }
         }
     }
@@ -219,7 +223,10 @@ pub(super) fn run(array: Array, operands: &Operands, plan: &Plan) -> Result<Run>
     }
     debug_assert!(finished == tasks.len());
     if hazard {
-        return Err(Error::argument("schedule", "operands met out of step or a drain register was overwritten; this is a bug"));
+        return Err(Error::argument(
+            "schedule",
+            "operands met out of step or a drain register was overwritten; this is a bug",
+        ));
     }
     counts.outputs = sink.outputs;
     counts.partials = sink.partials;

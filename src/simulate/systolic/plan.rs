@@ -2,10 +2,10 @@
 
 use super::Operands;
 use crate::cost::systolic::combine;
-use crate::cost::systolic::fold::{Array};
-use crate::profile::systolic::{Dataflow};
+use crate::cost::systolic::fold::Array;
 use crate::cost::systolic::sparse::{Skipping, covering, fullest_group};
 use crate::error::{Error, Result};
+use crate::profile::systolic::Dataflow;
 use crate::sparsity::Mask;
 
 /// One position along the reduction: a window of indices that are delivered together, and for each output of the block
@@ -46,7 +46,11 @@ pub(super) fn compile(array: Array, operands: &mut Operands, skipping: Skipping)
     let width = if input_stationary { all.len() } else { array.cols as usize };
     let k = mask.cols();
     let single = |indices: &[u32], block: &[u32]| -> Vec<Slot> {
-        indices.iter().enumerate().map(|(i, &k)| Slot { window: vec![k], tag: i as u32, picks: vec![vec![0]; block.len()] }).collect()
+        indices
+            .iter()
+            .enumerate()
+            .map(|(i, &k)| Slot { window: vec![k], tag: i as u32, picks: vec![vec![0]; block.len()] })
+            .collect()
     };
     let every: Vec<u32> = (0..k as u32).collect();
     let blocks_of = |outputs: &[u32], slots: &dyn Fn(&[u32]) -> Vec<Slot>| -> Vec<Block> {
@@ -79,7 +83,10 @@ pub(super) fn compile(array: Array, operands: &mut Operands, skipping: Skipping)
             for group in every.chunks(m as usize) {
                 let mut kept: Vec<u32> = group.iter().copied().filter(|&k| used(mask, &all, k)).collect();
                 if kept.len() as u64 > n {
-                    return Err(Error::argument("mask", format!("is not layer-wise {n}:{m}: a group keeps {} positions", kept.len())));
+                    return Err(Error::argument(
+                        "mask",
+                        format!("is not layer-wise {n}:{m}: a group keeps {} positions", kept.len()),
+                    ));
                 }
                 let spare = group.iter().copied().filter(|&k| !used(mask, &all, k));
                 let missing = (n as usize).min(group.len()) - kept.len();
@@ -113,7 +120,8 @@ pub(super) fn compile(array: Array, operands: &mut Operands, skipping: Skipping)
                 .into_iter()
                 .enumerate()
                 .map(|(tag, window)| {
-                    let pick = |n: &u32| window.iter().position(|&k| mask.get(u64::from(*n), u64::from(k))).map(|p| p as u32);
+                    let pick =
+                        |n: &u32| window.iter().position(|&k| mask.get(u64::from(*n), u64::from(k))).map(|p| p as u32);
                     let picks = block.iter().map(|n| pick(n).into_iter().collect()).collect();
                     Slot { window, tag: tag as u32, picks }
                 })
@@ -125,7 +133,9 @@ pub(super) fn compile(array: Array, operands: &mut Operands, skipping: Skipping)
                 .enumerate()
                 .map(|(tag, window)| {
                     let pick = |n: &u32| {
-                        (0..window.len() as u32).filter(|&p| mask.get(u64::from(*n), u64::from(window[p as usize]))).collect()
+                        (0..window.len() as u32)
+                            .filter(|&p| mask.get(u64::from(*n), u64::from(window[p as usize])))
+                            .collect()
                     };
                     let picks = block.iter().map(pick).collect();
                     Slot { window: window.to_vec(), tag: tag as u32, picks }

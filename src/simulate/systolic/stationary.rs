@@ -7,8 +7,8 @@
 use super::plan::{Block, Plan, Slot};
 use super::{NONE, Operands, Run, Sink};
 use crate::cost::systolic::fold::{Array, Counts};
-use crate::profile::systolic::{Dataflow, Folding};
 use crate::error::{Error, Result};
+use crate::profile::systolic::{Dataflow, Folding};
 use std::collections::VecDeque;
 
 /// What one fold holds and streams, as words.
@@ -77,7 +77,13 @@ fn tasks<'a>(array: Array, operands: &Operands, plan: &'a Plan) -> Vec<Task<'a>>
                         tasks.push(Task { block, slots, first, width: cols.min(m - first), streams: streams.clone() });
                     }
                 }
-                _ => tasks.push(Task { block, slots, first: 0, width: block.outputs.len(), streams: (0..m as u32).collect() }),
+                _ => tasks.push(Task {
+                    block,
+                    slots,
+                    first: 0,
+                    width: block.outputs.len(),
+                    streams: (0..m as u32).collect(),
+                }),
             }
         }
     }
@@ -104,7 +110,13 @@ fn gather(array: Array, operands: &Operands, task: &Task, least_beat: usize) -> 
         let windows = task
             .slots
             .iter()
-            .map(|slot| task.streams.iter().flat_map(|&m| slot.window.iter().map(move |&k| (m, k))).map(|(m, k)| input(m as usize, k)).collect())
+            .map(|slot| {
+                task.streams
+                    .iter()
+                    .flat_map(|&m| slot.window.iter().map(move |&k| (m, k)))
+                    .map(|(m, k)| input(m as usize, k))
+                    .collect()
+            })
             .collect();
         let stream = task.streams.iter().flat_map(|&m| (0..beat).map(move |l| (m, l + 1 == beat))).collect::<Vec<_>>();
         Fold {
@@ -135,7 +147,9 @@ fn gather(array: Array, operands: &Operands, task: &Task, least_beat: usize) -> 
         let windows = task
             .slots
             .iter()
-            .flat_map(|slot| (0..task.width).map(move |c| slot.window.iter().map(|&k| input(task.first + c, k)).collect()))
+            .flat_map(|slot| {
+                (0..task.width).map(move |c| slot.window.iter().map(|&k| input(task.first + c, k)).collect())
+            })
             .collect();
         Fold {
             steps: stream.len() as u32,
@@ -185,7 +199,8 @@ pub(super) fn run(array: Array, operands: &Operands, plan: &Plan) -> Result<Run>
     while finished < tasks.len() {
         // Step 1: decide what enters. A shadow may be refilled from the cycle on in which its fold begins to stream;
         // without a shadow, once that fold has left the array.
-        let entering = if streaming < tasks.len() && loading > streaming { word(streaming as u32, step_sent) } else { NONE };
+        let entering =
+            if streaming < tasks.len() && loading > streaming { word(streaming as u32, step_sent) } else { NONE };
         let begun = streaming + usize::from(entering != NONE);
         let free = match array.folding {
             Folding::Overlapped => loading <= begun,
@@ -256,7 +271,8 @@ pub(super) fn run(array: Array, operands: &Operands, plan: &Plan) -> Result<Run>
                     let pair = if weight_stationary {
                         let held = &fold.held[r * fold.cols + c];
                         let beat = fold.steps as usize / (fold.windows[r].len() / fold.lengths[r]);
-                        held.get(step % beat).map(|&(place, w)| (w, fold.windows[r][step / beat * fold.lengths[r] + place as usize]))
+                        held.get(step % beat)
+                            .map(|&(place, w)| (w, fold.windows[r][step / beat * fold.lengths[r] + place as usize]))
                     } else {
                         fold.moving[r][step].map(|(place, w)| (w, fold.windows[r * fold.cols + c][place as usize]))
                     };
@@ -313,7 +329,10 @@ pub(super) fn run(array: Array, operands: &Operands, plan: &Plan) -> Result<Run>
         cycle += 1;
     }
     if hazard {
-        return Err(Error::argument("schedule", "a fold streamed before its stationary operand had arrived; this is a bug"));
+        return Err(Error::argument(
+            "schedule",
+            "a fold streamed before its stationary operand had arrived; this is a bug",
+        ));
     }
     counts.outputs = sink.outputs;
     counts.partials = sink.partials;
