@@ -14,6 +14,7 @@ pub mod lower;
 pub mod pattern;
 pub mod profile;
 pub mod report;
+pub mod simulate;
 pub mod sparsity;
 pub mod units;
 pub mod workload;

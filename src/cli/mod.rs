@@ -6,6 +6,8 @@ mod inspect;
 mod output;
 mod resolve;
 mod validate;
+mod import;
+mod simulate;
 mod workload;
 mod workloads;
 
@@ -32,6 +34,10 @@ enum Command {
     Validate(validate::Args),
     /// Fit a model's constants to measurements
     Calibrate(calibrate::Args),
+    /// Step through one operation cycle by cycle, with real numbers
+    Simulate(simulate::Args),
+    /// Turn other tools' descriptions into profiles and networks
+    Import(import::Args),
 }
 
 impl Cli {
@@ -44,6 +50,8 @@ impl Cli {
             Command::Workloads(args) => workloads::run(args, &mut out)?,
             Command::Validate(args) => validate::run(args, &mut out)?,
             Command::Calibrate(args) => calibrate::run(args)?,
+            Command::Simulate(args) => simulate::run(args, &mut out)?,
+            Command::Import(args) => import::run(args, &mut out)?,
         }
         out.flush()?;
         Ok(())

@@ -5,6 +5,7 @@ pub mod calibration;
 pub mod cpu;
 pub mod energy;
 pub mod gpu;
+pub mod scale_sim;
 pub mod systolic;
 
 pub use cpu::{CacheLevel, Cpu};

@@ -6,4 +6,4 @@ pub mod stats;
 
 pub use format::{FormatName, StorageFormat, Stored};
 pub use mask::Mask;
-pub use stats::{Tile, WeightStats};
+pub use stats::{Tile, TileClass, WeightStats};
