@@ -6,8 +6,10 @@
 pub mod assign;
 pub mod fuse;
 pub mod layer;
+pub mod shrink;
 
 pub use assign::{Assignment, Choice, Rule};
+pub use shrink::{Shrunk, shrink};
 pub use fuse::{Step, steps};
 
 use crate::dtype::DType;

@@ -1,6 +1,7 @@
 //! What a pattern or a real mask leaves: statistics, storage formats, masks.
 
 pub mod format;
+pub mod groups;
 pub mod mask;
 pub mod stats;
 
