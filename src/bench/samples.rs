@@ -119,9 +119,8 @@ pub struct Sample {
 pub type Skip = &'static str;
 
 /// Columns, in the order in which they are written.
-pub const COLUMNS: [&str; 13] = [
-    "source", "device", "op", "dtype", "batch", "m", "n", "k", "pattern", "kernel", "timing", "latency_us", "attrs",
-];
+pub const COLUMNS: [&str; 13] =
+    ["source", "device", "op", "dtype", "batch", "m", "n", "k", "pattern", "kernel", "timing", "latency_us", "attrs"];
 
 impl Sample {
     /// Reads a sample file.
@@ -148,7 +147,10 @@ impl Sample {
                 // `kernel` and `attrs` say more, but a row stands without them.
                 None if matches!(column, "kernel" | "attrs") => {}
                 None => {
-                    return Err(refuse(format!("the column `{column}` is missing; a sample file begins {}", COLUMNS.join(","))));
+                    return Err(refuse(format!(
+                        "the column `{column}` is missing; a sample file begins {}",
+                        COLUMNS.join(",")
+                    )));
                 }
             }
         }
@@ -209,8 +211,19 @@ impl Sample {
             let [batch, m, n, k] = &numbers;
             writer
                 .write_record([
-                    r.source.as_str(), &r.device, r.op.name(), &r.dtype, batch, m, n, k, &r.pattern, &r.kernel,
-                    r.timing.name(), &latency, &attrs,
+                    r.source.as_str(),
+                    &r.device,
+                    r.op.name(),
+                    &r.dtype,
+                    batch,
+                    m,
+                    n,
+                    k,
+                    &r.pattern,
+                    &r.kernel,
+                    r.timing.name(),
+                    &latency,
+                    &attrs,
                 ])
                 .map_err(io)?;
         }
@@ -276,9 +289,18 @@ impl Sample {
                 let output = [out(h, pad[0], r, stride[0])?, out(w, pad[1], s, stride[1])?];
                 let gemm = Gemm { groups: 1, m: batch * output[0] * output[1], n: features, k: channels * r * s };
                 check(&[gemm.m, gemm.n, gemm.k])?;
-                let shape =
-                    ConvShape { batch, channels, input: [h, w], output, kernel: [r, s], stride, dilation: [1, 1], transposed: false };
-                let mut op = SparseGemm::with_pattern(gemm, dtype, self.pattern.parse().map_err(|_| "unknown pattern")?);
+                let shape = ConvShape {
+                    batch,
+                    channels,
+                    input: [h, w],
+                    output,
+                    kernel: [r, s],
+                    stride,
+                    dilation: [1, 1],
+                    transposed: false,
+                };
+                let mut op =
+                    SparseGemm::with_pattern(gemm, dtype, self.pattern.parse().map_err(|_| "unknown pattern")?);
                 op.source = Source::Conv(shape);
                 op.format_free = false;
                 Ok(Lowered::Gemm(op))
@@ -348,4 +370,3 @@ fn check(extents: &[u64]) -> Result<(), Skip> {
     }
     extents.iter().try_fold(1u64, |all, &e| all.checked_mul(e)).map(|_| ()).ok_or("extents overflow")
 }
-

@@ -54,19 +54,19 @@ const fn free(mean: f64, generation: f64, arch: f64, engine: f64) -> Freedom {
 
 /// In the order of [`GemmConstants::NAMES`].
 const GEMM: [Freedom; 13] = [
-    free(1.0, 0.4, 0.5, 0.5),     // issue
-    free(0.6, 0.3, 0.25, 0.2),    // feed
-    free(0.8, 0.3, 0.25, 0.25),   // step
-    free(0.8, 0.3, 0.3, 0.15),    // ramp
-    free(1.0, 0.4, 0.3, 0.3),     // epilogue
-    free(1.0, 0.5, 0.4, 0.3),     // tail
-    free(0.8, 0.4, 0.4, 0.2),     // dram
-    free(0.7, 0.15, 0.12, 0.15),  // power
-    free(0.15, 0.0, 0.0, 0.0),    // alpha
-    free(1.0, 0.4, 0.3, 0.2),     // split
-    free(0.5, 0.3, 0.3, 0.1),     // overlap
-    free(1.0, 0.5, 0.4, 0.4),     // narrow
-    free(1.0, 0.5, 0.5, 0.3),     // tlb
+    free(1.0, 0.4, 0.5, 0.5),    // issue
+    free(0.6, 0.3, 0.25, 0.2),   // feed
+    free(0.8, 0.3, 0.25, 0.25),  // step
+    free(0.8, 0.3, 0.3, 0.15),   // ramp
+    free(1.0, 0.4, 0.3, 0.3),    // epilogue
+    free(1.0, 0.5, 0.4, 0.3),    // tail
+    free(0.8, 0.4, 0.4, 0.2),    // dram
+    free(0.7, 0.15, 0.12, 0.15), // power
+    free(0.15, 0.0, 0.0, 0.0),   // alpha
+    free(1.0, 0.4, 0.3, 0.2),    // split
+    free(0.5, 0.3, 0.3, 0.1),    // overlap
+    free(1.0, 0.5, 0.4, 0.4),    // narrow
+    free(1.0, 0.5, 0.5, 0.3),    // tlb
 ];
 /// In the order of [`SparseConstants::NAMES`].
 const SPARSE: [Freedom; 7] = [
@@ -93,16 +93,16 @@ const CONV: [Freedom; 4] =
     [free(0.2, 0.0, 0.0, 0.0), free(0.3, 0.0, 0.0, 0.0), free(0.4, 0.0, 0.0, 0.0), free(0.6, 0.0, 0.0, 0.0)];
 /// In the order of [`AttentionConstants::NAMES`].
 const ATTENTION: [Freedom; 10] = [
-    free(1.0, 0.4, 0.5, 0.0), // issue
-    free(0.4, 0.2, 0.2, 0.0), // exponential
+    free(1.0, 0.4, 0.5, 0.0),  // issue
+    free(0.4, 0.2, 0.2, 0.0),  // exponential
     free(0.3, 0.1, 0.15, 0.0), // power
-    free(0.6, 0.2, 0.3, 0.0), // ramp
-    free(0.8, 0.4, 0.4, 0.0), // dram
-    free(0.6, 0.2, 0.3, 0.0), // decode_ramp
-    free(1.0, 0.4, 0.4, 0.0), // decode_step
-    free(1.0, 0.4, 0.4, 0.0), // decode_head
-    free(1.0, 0.3, 0.3, 0.0), // tail
-    free(1.0, 0.4, 0.4, 0.0), // tokens
+    free(0.6, 0.2, 0.3, 0.0),  // ramp
+    free(0.8, 0.4, 0.4, 0.0),  // dram
+    free(0.6, 0.2, 0.3, 0.0),  // decode_ramp
+    free(1.0, 0.4, 0.4, 0.0),  // decode_step
+    free(1.0, 0.4, 0.4, 0.0),  // decode_head
+    free(1.0, 0.3, 0.3, 0.0),  // tail
+    free(1.0, 0.4, 0.4, 0.0),  // tokens
 ];
 /// In the order of [`StreamConstants::NAMES`].
 const STREAM: [Freedom; 6] = [
@@ -152,7 +152,14 @@ fn ready(sample: &Sample, profile: &Profile) -> Result<Prepared, &'static str> {
         op: sample.op.name(),
         quantised: quantised(sample).map(str::to_owned),
         cold: sample.timing == Timing::Cold,
-        group: format!("{}|{}|{}|{}|{family}|{}", sample.op.name(), sample.source, sample.device, sample.dtype, sample.kernel),
+        group: format!(
+            "{}|{}|{}|{}|{family}|{}",
+            sample.op.name(),
+            sample.source,
+            sample.device,
+            sample.dtype,
+            sample.kernel
+        ),
         target: sample.seconds().ln(),
         timing: sample.timing,
         facts,
@@ -175,9 +182,8 @@ pub(super) fn framework_key(setting: &str, quantised: Option<&str>) -> String {
 /// Fits all stages.
 pub fn calibrate(rows: &[&Prepared], iterations: usize) -> GpuCalibration {
     let mut calibration = GpuCalibration::default();
-    let stage = |pick: &dyn Fn(&Work) -> bool| -> Vec<&Prepared> {
-        rows.iter().copied().filter(|r| pick(&r.work)).collect()
-    };
+    let stage =
+        |pick: &dyn Fn(&Work) -> bool| -> Vec<&Prepared> { rows.iter().copied().filter(|r| pick(&r.work)).collect() };
     dense_stage(&mut calibration, &stage(&|w| matches!(w, Work::Dense(_))), iterations);
     sparse_stage(&mut calibration, &stage(&|w| matches!(w, Work::Half(_))), iterations);
     library_stage(&mut calibration, &stage(&|w| matches!(w, Work::Library(_))), iterations);
@@ -256,8 +262,10 @@ impl<'a> Stage<'a> {
 
     /// For an engine without rows: the mean over engines that have them.
     fn mean_of_means(&self, name: &str, solution: &[f64]) -> Option<f64> {
-        let found: Vec<f64> =
-            Engine::ALL.iter().filter_map(|e| self.problem.value(&format!("mean.{}.{name}", e.name()), solution)).collect();
+        let found: Vec<f64> = Engine::ALL
+            .iter()
+            .filter_map(|e| self.problem.value(&format!("mean.{}.{name}", e.name()), solution))
+            .collect();
         (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
     }
 }
@@ -431,7 +439,11 @@ fn attention_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterati
         // A serving stack's call also rotates and caches; its kernels need not be the fastest library's.
         let serving = f64::from(row.cold);
         slots.push(vec![stage.problem.column(&format!("copies.{key}"), 0.0, 0.5 * serving)]);
-        slots.push(vec![stage.problem.column(&format!("pace.{key}"), if row.cold { 0.8f64.ln() } else { 0.0 }, 0.3 * serving)]);
+        slots.push(vec![stage.problem.column(
+            &format!("pace.{key}"),
+            if row.cold { 0.8f64.ln() } else { 0.0 },
+            0.3 * serving,
+        )]);
         let layout = stage.problem.layout(&format!("{}|{key}", row.arch), |_| slots);
         keys.insert(key);
         stage.problem.rows.push(Row { layout, target: row.target, weight });

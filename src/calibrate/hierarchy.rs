@@ -186,7 +186,8 @@ impl Problem {
                 slots[s] = value;
                 let slope = (up - down) / (2.0 * STEP * here);
                 if slope != 0.0 {
-                    derivatives.extend(columns.iter().filter(|&&c| position[c] != usize::MAX).map(|&c| (position[c], slope)));
+                    derivatives
+                        .extend(columns.iter().filter(|&&c| position[c] != usize::MAX).map(|&c| (position[c], slope)));
                 }
             }
             for &(a, da) in &derivatives {

@@ -19,7 +19,9 @@ impl FromStr for Split {
         let share = text.strip_prefix("shape:").and_then(|s| s.parse::<f64>().ok());
         match share {
             Some(s) if s > 0.0 && s < 1.0 => Ok(Self::Shape(s)),
-            _ => Err(Error::argument("--split", format!("`{text}` is not a split; write shape:0.3, a share in (0, 1)"))),
+            _ => {
+                Err(Error::argument("--split", format!("`{text}` is not a split; write shape:0.3, a share in (0, 1)")))
+            }
         }
     }
 }

@@ -82,7 +82,11 @@ pub type Outcome = Result<super::predict::Predicted, String>;
 ///
 /// # Errors
 /// None in a released build, where every built-in profile parses.
-pub fn profiles_for<'a>(samples: &[Sample], given: Option<&'a Profile>, built_in: &'a [Profile]) -> Vec<Option<&'a Profile>> {
+pub fn profiles_for<'a>(
+    samples: &[Sample],
+    given: Option<&'a Profile>,
+    built_in: &'a [Profile],
+) -> Vec<Option<&'a Profile>> {
     let mut known: BTreeMap<&str, Option<&Profile>> = BTreeMap::new();
     samples
         .iter()
@@ -215,8 +219,7 @@ fn fit_without(rows: &[(&Sample, &Profile)], foreign: &BTreeMap<String, f64>) ->
 /// # Errors
 /// As [`predict`].
 pub fn fit_with_intervals(samples: &[Sample], profiles: &[Option<&Profile>], name: &str) -> Result<Calibration> {
-    let rows: Vec<(&Sample, &Profile)> =
-        samples.iter().zip(profiles).filter_map(|(s, p)| Some((s, (*p)?))).collect();
+    let rows: Vec<(&Sample, &Profile)> = samples.iter().zip(profiles).filter_map(|(s, p)| Some((s, (*p)?))).collect();
     let mut calibration = fit(&rows);
     calibration.provenance.samples = name.to_owned();
     let prior = predict(samples, profiles, &Calibration::default())?;
@@ -240,9 +243,10 @@ pub fn fit_with_intervals(samples: &[Sample], profiles: &[Option<&Profile>], nam
         };
         let alone = |s: &Sample, p: &Profile| {
             let arch = |p: &Profile| if let Device::Gpu(g) = &p.device { g.arch.map(|a| a.kin()) } else { None };
-            !samples.iter().zip(profiles).any(|(other, q)| {
-                other.device != s.device && q.is_some_and(|q| arch(q) == arch(p))
-            })
+            !samples
+                .iter()
+                .zip(profiles)
+                .any(|(other, q)| other.device != s.device && q.is_some_and(|q| arch(q) == arch(p)))
         };
         let mut lonely: BTreeMap<String, bool> = BTreeMap::new();
         for (s, p) in samples.iter().zip(profiles) {

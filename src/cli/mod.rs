@@ -2,12 +2,12 @@
 
 mod calibrate;
 mod estimate;
+mod import;
 mod inspect;
 mod output;
 mod resolve;
-mod validate;
-mod import;
 mod simulate;
+mod validate;
 mod workload;
 mod workloads;
 

@@ -237,7 +237,10 @@ fn verify(before: &Graph, after: &Graph) -> Result<()> {
             return Err(Error::Shrink {
                 pattern: "channel or head removal".into(),
                 layer: layer.name.clone(),
-                reason: format!("the smaller graph contradicts itself here ({}); leave this layer dense", layer.spelled),
+                reason: format!(
+                    "the smaller graph contradicts itself here ({}); leave this layer dense",
+                    layer.spelled
+                ),
             });
         }
     }

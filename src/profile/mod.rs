@@ -8,9 +8,9 @@ pub mod gpu;
 pub mod scale_sim;
 pub mod systolic;
 
+pub use calibration::Calibration;
 pub use cpu::{CacheLevel, Cpu};
 pub use energy::Energy;
-pub use calibration::Calibration;
 pub use gpu::{Generation, Gpu, GpuArch, SparseCore, TensorCore};
 pub use systolic::{Dataflow, Systolic};
 

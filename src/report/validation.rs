@@ -22,7 +22,9 @@ pub fn csv(answer: &Validation, to: &mut dyn Write) -> std::io::Result<()> {
 pub fn table(answer: &Validation) -> String {
     let mut table = Table::new();
     table.load_style(PLAIN);
-    table.set_header(["device", "op", "dtype", "pattern", "kernel", "rows", "mean %", "median %", "p90 %", "bias %", "tau"]);
+    table.set_header([
+        "device", "op", "dtype", "pattern", "kernel", "rows", "mean %", "median %", "p90 %", "bias %", "tau",
+    ]);
     for g in &answer.groups {
         let number = |v: f64| format!("{v:.1}");
         table.add_row([
@@ -55,9 +57,15 @@ pub fn table(answer: &Validation) -> String {
         show(answer.p90_ape),
         show(answer.bias)
     );
-    let _ = writeln!(to, "inside the predicted interval {}; rank correlation {}", show(answer.coverage), answer.kendall_tau.map_or_else(|| "–".into(), |t| format!("{t:.3}")));
+    let _ = writeln!(
+        to,
+        "inside the predicted interval {}; rank correlation {}",
+        show(answer.coverage),
+        answer.kendall_tau.map_or_else(|| "–".into(), |t| format!("{t:.3}"))
+    );
     if answer.regret_cases > 0 {
-        let _ = writeln!(to, "following the prediction costs {} over {} choices", show(answer.regret), answer.regret_cases);
+        let _ =
+            writeln!(to, "following the prediction costs {} over {} choices", show(answer.regret), answer.regret_cases);
     }
     if answer.gain_pairs > 0 {
         let _ = writeln!(to, "sign of 2:4's gain right in {} of {} pairs", show(answer.gain_sign), answer.gain_pairs);

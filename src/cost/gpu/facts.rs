@@ -96,8 +96,7 @@ impl Facts {
         let clock = profile.clock.get();
         let whole = gpu.sms as f64 * clock;
         let lane = |d: DType| gpu.simt.get(&d).map_or(0.0, |r| r.get() * whole);
-        let tensor =
-            |d: DType| gpu.tensor_core.as_ref().and_then(|t| t.dense.get(&d)).map_or(0.0, |r| r.get() * whole);
+        let tensor = |d: DType| gpu.tensor_core.as_ref().and_then(|t| t.dense.get(&d)).map_or(0.0, |r| r.get() * whole);
         let sparse = |d: DType| {
             let modes = gpu.tensor_core.iter().flat_map(|t| &t.sparse);
             modes
@@ -188,8 +187,11 @@ fn guess(gpu: &Gpu) -> Option<GpuArch> {
         return Some(if near(lanes, 64.0) { GpuArch::PascalGp100 } else { GpuArch::PascalGp10x });
     }
     if !sparse {
-        return (near(half, 512.0) && lanes <= 70.0)
-            .then_some(if kib > 80.0 { GpuArch::VoltaGv100 } else { GpuArch::TuringTu10x });
+        return (near(half, 512.0) && lanes <= 70.0).then_some(if kib > 80.0 {
+            GpuArch::VoltaGv100
+        } else {
+            GpuArch::TuringTu10x
+        });
     }
     if half > 3000.0 {
         return Some(GpuArch::BlackwellGb100);

@@ -98,13 +98,7 @@ pub fn gemm(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork) -
 }
 
 /// As [`gemm`], over given tiles (rows of activations by outputs).
-pub fn tiled(
-    facts: &Facts,
-    c: &GemmConstants,
-    setting: &Setting,
-    w: &GemmWork,
-    tiles: &[(f64, f64)],
-) -> GemmCost {
+pub fn tiled(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork, tiles: &[(f64, f64)]) -> GemmCost {
     // Rows longer than a page: each row of a tile needs a translation of its own.
     let pages = w.k * w.element / 57344.0;
     let pages4 = (pages * pages) * (pages * pages);
@@ -117,11 +111,8 @@ pub fn tiled(
         let blocks = w.groups * (w.m / tm).ceil() * (w.n / tn).ceil();
         let occupancy = (ACCUMULATORS / (tm * tn)).min(facts.shared / ((tm + tn) * 256.0)).clamp(1.0, 8.0).floor();
         let area = tm * tn;
-        let narrow = if tm < 128.0 || tn < 128.0 {
-            (tm.min(128.0) * tn.min(128.0) / 16384.0).powf(c.narrow)
-        } else {
-            1.0
-        };
+        let narrow =
+            if tm < 128.0 || tn < 128.0 { (tm.min(128.0) * tn.min(128.0) / 16384.0).powf(c.narrow) } else { 1.0 };
         let per_k = larger(area / (rate * narrow), (tm * w.input + tn * w.weight) / c.feed);
         let epilogue = c.epilogue * area * w.output / c.feed / occupancy.sqrt();
         for &split in SPLITS {

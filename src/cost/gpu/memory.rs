@@ -26,7 +26,15 @@ pub struct Setting {
 impl Setting {
     /// One kernel of a network on a device: weights from main memory, the device's own launch.
     pub fn network(facts: &Facts, timing: Timing) -> Self {
-        Self { timing, copies: 0.0, overhead: facts.launch, quantise: 0.0, serving: false, pace: 1.0, looped: timing != Timing::Cold }
+        Self {
+            timing,
+            copies: 0.0,
+            overhead: facts.launch,
+            quantise: 0.0,
+            serving: false,
+            pace: 1.0,
+            looped: timing != Timing::Cold,
+        }
     }
 }
 

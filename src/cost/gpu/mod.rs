@@ -59,11 +59,17 @@ impl GpuModel {
         let empty = GpuCalibration::default();
         let gpu = calibration.gpu.as_ref().unwrap_or(&empty);
         let seen = calibration.provenance.devices.iter().any(|d| profile.answers_to(d));
-        let kin = facts.arch.is_some_and(|a| {
-            gpu.gemm.values().any(|archs| archs.contains_key(a.kin().name()))
-        });
+        let kin = facts.arch.is_some_and(|a| gpu.gemm.values().any(|archs| archs.contains_key(a.kin().name())));
         let spread = |kind: &'static str| {
-            let pick = |s: &Spread| if seen { s.seen } else if kin { s.kin } else { s.unknown };
+            let pick = |s: &Spread| {
+                if seen {
+                    s.seen
+                } else if kin {
+                    s.kin
+                } else {
+                    s.unknown
+                }
+            };
             (kind, gpu.spread.get(kind).map_or(UNKNOWN_SPREAD, pick))
         };
         Ok(Self {

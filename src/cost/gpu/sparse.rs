@@ -32,15 +32,8 @@ pub enum Library {
 
 impl Library {
     /// All of them.
-    pub const ALL: [Self; 7] = [
-        Self::CusparseLt,
-        Self::Spatha,
-        Self::Clasp,
-        Self::Block,
-        Self::CusparseCsr,
-        Self::Sputnik,
-        Self::Macko,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::CusparseLt, Self::Spatha, Self::Clasp, Self::Block, Self::CusparseCsr, Self::Sputnik, Self::Macko];
 
     /// Its name in calibrations and answers.
     pub const fn name(self) -> &'static str {
@@ -138,9 +131,7 @@ pub fn library_work(facts: &Facts, library: Library, op: &SparseGemm, dense: &Ge
             work.group = (n as f64, m as f64);
             StorageFormat::Vnm { v, n, m }
         }
-        (Library::Clasp, SparsityPattern::Block { rows, cols: 1, .. })
-            if engine == Engine::Tensor16 && rows >= 2 =>
-        {
+        (Library::Clasp, SparsityPattern::Block { rows, cols: 1, .. }) if engine == Engine::Tensor16 && rows >= 2 => {
             work.height = rows as f64;
             StorageFormat::Bsr { rows, cols: 1 }
         }
@@ -172,7 +163,13 @@ pub fn library_work(facts: &Facts, library: Library, op: &SparseGemm, dense: &Ge
 const GATHER: f64 = 32.0;
 
 /// A library's kernel.
-pub fn library(facts: &Facts, c: &LibraryConstants, gemm: &GemmConstants, setting: &Setting, w: &LibraryWork) -> GemmCost {
+pub fn library(
+    facts: &Facts,
+    c: &LibraryConstants,
+    gemm: &GemmConstants,
+    setting: &Setting,
+    w: &LibraryWork,
+) -> GemmCost {
     let d = &w.dense;
     if w.library == Library::Spatha {
         return venom(facts, c, gemm, setting, w);
@@ -193,11 +190,8 @@ pub fn library(facts: &Facts, c: &LibraryConstants, gemm: &GemmConstants, settin
     let decode = d.groups * w.nonzeros / w.height * (columns / 64.0).ceil() * c.decode / (whole * 32.0)
         * w.imbalance.powf(c.imbalance);
     // One column only: the kernel walks a row in a way that slows down with its length.
-    let long = if columns > 1.0 {
-        0.0
-    } else {
-        d.groups * w.nonzeros * (w.nonzeros / d.n) * 1e-6 * c.quadratic / facts.clock
-    };
+    let long =
+        if columns > 1.0 { 0.0 } else { d.groups * w.nonzeros * (w.nonzeros / d.n) * 1e-6 * c.quadratic / facts.clock };
     let rows = d.groups * (d.n / w.height).ceil() * (columns / 64.0).ceil() * c.row / whole;
     let dram = d.footprint.dram(facts.l2, setting, 0.0);
     let memory = dram.total().get() / (facts.bandwidth * c.dram);
@@ -213,12 +207,7 @@ fn venom(facts: &Facts, c: &LibraryConstants, gemm: &GemmConstants, setting: &Se
     let (n, m) = w.group;
     let columns = (2.0 * n).min(m);
     let k = (d.k / m).ceil() * columns;
-    let work = GemmWork {
-        k,
-        rate: d.rate * w.speedup,
-        weight: d.element * 0.5 + 1.0 / 8.0,
-        ..*d
-    };
+    let work = GemmWork { k, rate: d.rate * w.speedup, weight: d.element * 0.5 + 1.0 / 8.0, ..*d };
     let constants = GemmConstants {
         issue: (gemm.issue * c.issue).min(1.0),
         feed: gemm.feed * c.feed,
@@ -231,14 +220,6 @@ fn venom(facts: &Facts, c: &LibraryConstants, gemm: &GemmConstants, setting: &Se
     tiled(facts, &constants, setting, &work, &[(128.0, v), (64.0, v), (32.0, v)])
 }
 
-fn finish(
-    time: f64,
-    compute: f64,
-    memory: f64,
-    ramp: f64,
-    dram: OperandBytes,
-    l2: f64,
-    issued: f64,
-) -> GemmCost {
+fn finish(time: f64, compute: f64, memory: f64, ramp: f64, dram: OperandBytes, l2: f64, issued: f64) -> GemmCost {
     GemmCost { time, compute, memory, ramp, dram, l2, tile: (0.0, 0.0), split: 1.0, issued }
 }
