@@ -159,7 +159,9 @@ fn shrink(graph: &Graph, assignment: &Assignment, warnings: &mut Vec<String>) ->
     if !assignment.rules.iter().any(|r| r.choice.pattern.shrinks_graph()) {
         return Ok(None);
     }
-    let asked = |layer: &Layer| Some(assignment.choice(&layer.name).pattern).filter(SparsityPattern::shrinks_graph);
+    let asked = |layer: &Layer| {
+        Some(assignment.choice(&layer.name).pattern).filter(|p| p.shrinks_graph() && lower::layer::takes_rules(layer))
+    };
     let shrunk = lower::shrink::shrink(graph, asked)?;
     let mut skipped: Vec<(&str, &str)> = Vec::new();
     for outcome in &shrunk.outcomes {
