@@ -4,6 +4,8 @@
 //! operations that machines see, [`cost`] predicts them.
 #![warn(missing_docs)]
 
+pub mod bench;
+pub mod calibrate;
 pub mod cost;
 pub mod dtype;
 pub mod embedded;
@@ -12,6 +14,7 @@ pub mod lower;
 pub mod pattern;
 pub mod profile;
 pub mod report;
+pub mod simulate;
 pub mod sparsity;
 pub mod units;
 pub mod workload;

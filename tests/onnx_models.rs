@@ -3,7 +3,8 @@
 //! Needs the models (`python3 scripts/fetch_models.py`) and the reference material in `$HWSIM_SHARED` or `../shared`; without
 //! them it says so and passes.
 
-use hwsim::workload::onnx::{Bindings, Model, import};
+use hwsim::workload::onnx::{Model, import};
+use hwsim::workload::options::Options;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -19,7 +20,7 @@ struct Row {
     params: u64,
     macs: Option<u64>,
     by_op: BTreeMap<String, u64>,
-    bindings: Bindings,
+    options: Options,
 }
 
 fn rows(shared: &Path) -> Vec<Row> {
@@ -43,7 +44,7 @@ fn rows(shared: &Path) -> Vec<Row> {
             params: get("params").parse().expect("params"),
             macs: get("macs").parse().ok(),
             by_op: serde_json::from_str(get("macs_by_op")).expect("macs_by_op"),
-            bindings: Bindings { inputs: inputs.into_iter().collect(), ..Bindings::default() },
+            options: Options { inputs, ..Options::default() },
         });
     }
     rows
@@ -55,7 +56,7 @@ fn all() -> Vec<(Row, Model)> {
         return Vec::new();
     };
     let import_row = |r: Row| {
-        let model = import(&r.path, &r.bindings).unwrap_or_else(|e| panic!("{}: {e}", r.name));
+        let model = import(&r.path, &r.options).unwrap_or_else(|e| panic!("{}: {e}", r.name));
         (r, model)
     };
     rows(&shared).into_iter().map(import_row).collect()
@@ -105,7 +106,7 @@ fn every_recorded_shape_is_inferred() {
         let Ok(text) = std::fs::read_to_string(known) else { continue };
         let want: BTreeMap<String, Vec<u64>> = serde_json::from_str(&text).expect("shapes");
         // Two models are called model.onnx; the record belongs to the one whose inputs it names.
-        if r.bindings.inputs.iter().any(|(n, _)| !want.contains_key(n)) {
+        if r.options.inputs.keys().any(|n| !want.contains_key(n)) {
             continue;
         }
         let mut got: BTreeMap<&str, &[u64]> = BTreeMap::new();

@@ -136,7 +136,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     })
 }
 
-const FOOTER: &str =
+pub const FOOTER: &str =
     "MACs: one multiply-add each; bias, norms and activations not counted; attention products counted in full.";
 
 /// Breaks a paragraph at the terminal's width, at most 110 columns.

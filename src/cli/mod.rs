@@ -1,9 +1,15 @@
 //! The command line: one file a subcommand, each with its arguments and a `run` that writes the answer.
 
+mod calibrate;
 mod estimate;
+mod import;
+mod inspect;
 mod output;
 mod resolve;
+mod simulate;
+mod validate;
 mod workload;
+mod workloads;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -20,6 +26,18 @@ pub struct Cli {
 enum Command {
     /// Predict latency, traffic and energy of a network, layer by layer
     Estimate(estimate::Args),
+    /// Show what a network is: layers, shapes, parameters, MACs
+    Inspect(inspect::Args),
+    /// List the built-in networks, or print one's file
+    Workloads(workloads::Args),
+    /// Compare predictions with measurements
+    Validate(validate::Args),
+    /// Fit a model's constants to measurements
+    Calibrate(calibrate::Args),
+    /// Step through one operation cycle by cycle, with real numbers
+    Simulate(simulate::Args),
+    /// Turn other tools' descriptions into profiles and networks
+    Import(import::Args),
 }
 
 impl Cli {
@@ -28,6 +46,12 @@ impl Cli {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         match self.command {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
+            Command::Inspect(args) => inspect::run(args, &mut out)?,
+            Command::Workloads(args) => workloads::run(args, &mut out)?,
+            Command::Validate(args) => validate::run(args, &mut out)?,
+            Command::Calibrate(args) => calibrate::run(args)?,
+            Command::Simulate(args) => simulate::run(args, &mut out)?,
+            Command::Import(args) => import::run(args, &mut out)?,
         }
         out.flush()?;
         Ok(())

@@ -2,8 +2,10 @@
 
 pub mod cpu;
 pub mod energy;
+pub mod gpu;
 pub mod network;
 pub mod roofline;
+pub mod systolic;
 
 use crate::error::Result;
 use crate::lower::Lowered;
@@ -61,10 +63,11 @@ pub struct Options {
 /// # Errors
 /// A profile that lacks what its model needs.
 pub fn model(profile: &Profile, options: Options) -> Result<Box<dyn CostModel>> {
-    match &profile.device {
-        Device::Cpu(_) => Ok(Box::new(cpu::CpuModel::new(profile, options)?)),
-        Device::Gpu(_) | Device::Systolic(_) => Ok(Box::new(roofline::Roofline::new(profile))),
-    }
+    Ok(match &profile.device {
+        Device::Gpu(_) => Box::new(gpu::GpuModel::new(profile, options)?),
+        Device::Systolic(array) => Box::new(systolic::SystolicModel::new(profile, array)),
+        Device::Cpu(_) => Box::new(cpu::CpuModel::new(profile, options)?),
+    })
 }
 
 /// What one operation costs.
@@ -233,8 +236,8 @@ impl fmt::Display for Fallback {
 /// Counts of one layer as SCALE-Sim reports them (elements, percent).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct ConventionDetail {
-    /// Input words read from SRAM.
-    pub sram_inputs: u64,
+    /// Input words read from SRAM; a fraction where it multiplies them by M/N.
+    pub sram_inputs: f64,
     /// Weight words read from SRAM.
     pub sram_weights: u64,
     /// Output words written to SRAM.

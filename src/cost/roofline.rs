@@ -31,7 +31,7 @@ impl Peaks {
                     let tensor = |d| gpu.tensor_core.as_ref().map_or(0.0, |t| rate(&t.dense, d));
                     gpu.sms as f64 * best(dtype, |d| rate(&gpu.simt, d).max(tensor(d)))
                 }
-                Device::Systolic(array) => (array.rows * array.cols) as f64,
+                Device::Systolic(array) => (array.rows * array.cols * array.arrays) as f64,
             };
             rate * clock
         });

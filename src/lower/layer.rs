@@ -245,6 +245,11 @@ pub fn has_weights(layer: &Layer) -> bool {
         && layer.params.iter().any(|p| p.role == Role::Weight)
 }
 
+/// Whether a rule may name the layer: it has weights, or heads to remove.
+pub fn takes_rules(layer: &Layer) -> bool {
+    has_weights(layer) || matches!(layer.op, Op::Attention(_))
+}
+
 /// Whether a mask pattern leaves a remainder on an `[n, k]` matrix, in words; such a matrix is padded with zeros.
 pub fn remainder(pattern: SparsityPattern, n: u64, k: u64) -> Option<String> {
     match pattern {

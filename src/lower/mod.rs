@@ -6,9 +6,11 @@
 pub mod assign;
 pub mod fuse;
 pub mod layer;
+pub mod shrink;
 
 pub use assign::{Assignment, Choice, Rule};
 pub use fuse::{Step, steps};
+pub use shrink::{Shrunk, shrink};
 
 use crate::dtype::DType;
 use crate::pattern::SparsityPattern;

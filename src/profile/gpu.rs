@@ -89,6 +89,110 @@ pub enum GpuArch {
     Xe2,
 }
 
+/// Generations of architectures whose kernels are built alike, so that they lend each other fitted constants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Generation {
+    /// Ordinary lanes only.
+    Lanes,
+    /// First tensor cores, fed through registers.
+    Register,
+    /// Asynchronous copies into shared memory.
+    AsyncCopy,
+    /// Warpgroup products fed by a tensor memory accelerator.
+    Warpgroup,
+    /// AMD.
+    Amd,
+    /// Intel.
+    Intel,
+}
+
+impl GpuArch {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::MaxwellGm200,
+        Self::PascalGp100,
+        Self::PascalGp10x,
+        Self::VoltaGv100,
+        Self::TuringTu10x,
+        Self::AmpereGa100,
+        Self::AmpereGa10x,
+        Self::Ada,
+        Self::HopperGh100,
+        Self::BlackwellGb100,
+        Self::BlackwellGb20x,
+        Self::Gcn5,
+        Self::Cdna1,
+        Self::Cdna2,
+        Self::Cdna3,
+        Self::Xe2,
+    ];
+
+    /// Its name in profiles and calibrations.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MaxwellGm200 => "maxwell-gm200",
+            Self::PascalGp100 => "pascal-gp100",
+            Self::PascalGp10x => "pascal-gp10x",
+            Self::VoltaGv100 => "volta-gv100",
+            Self::TuringTu10x => "turing-tu10x",
+            Self::AmpereGa100 => "ampere-ga100",
+            Self::AmpereGa10x => "ampere-ga10x",
+            Self::Ada => "ada",
+            Self::HopperGh100 => "hopper-gh100",
+            Self::BlackwellGb100 => "blackwell-gb100",
+            Self::BlackwellGb20x => "blackwell-gb20x",
+            Self::Gcn5 => "gcn5",
+            Self::Cdna1 => "cdna1",
+            Self::Cdna2 => "cdna2",
+            Self::Cdna3 => "cdna3",
+            Self::Xe2 => "xe2",
+        }
+    }
+
+    /// The architecture whose fitted constants it shares: CDNA2's multiprocessor is CDNA1's.
+    pub const fn kin(self) -> Self {
+        match self {
+            Self::Cdna1 => Self::Cdna2,
+            other => other,
+        }
+    }
+
+    /// Its generation.
+    pub const fn generation(self) -> Generation {
+        match self {
+            Self::MaxwellGm200 | Self::PascalGp100 | Self::PascalGp10x => Generation::Lanes,
+            Self::VoltaGv100 | Self::TuringTu10x => Generation::Register,
+            Self::AmpereGa100 | Self::AmpereGa10x | Self::Ada | Self::BlackwellGb20x => Generation::AsyncCopy,
+            Self::HopperGh100 | Self::BlackwellGb100 => Generation::Warpgroup,
+            Self::Gcn5 | Self::Cdna1 | Self::Cdna2 | Self::Cdna3 => Generation::Amd,
+            Self::Xe2 => Generation::Intel,
+        }
+    }
+
+    /// Board watts per multiprocessor and GHz of the architecture's usual boards, for a profile without `tdp`: P100
+    /// 250 W/56/1.3, V100 300/80/1.53, A100 400/108/1.41, RTX 3090 350/82/1.7, L40S 350/142/2.52, H100 700/132/1.83,
+    /// B200 1000/148/1.965, RTX 5080 360/84/2.62, MI210 300/104/1.7 and so on (the vendors' data sheets).
+    pub const fn usual_watts(self) -> f64 {
+        match self {
+            Self::MaxwellGm200 => 9.6,
+            Self::PascalGp100 => 3.4,
+            Self::PascalGp10x => 5.3,
+            Self::VoltaGv100 => 2.45,
+            Self::TuringTu10x => 2.9,
+            Self::AmpereGa100 => 2.6,
+            Self::AmpereGa10x => 2.3,
+            Self::Ada => 1.2,
+            Self::HopperGh100 => 2.9,
+            Self::BlackwellGb100 => 3.4,
+            Self::BlackwellGb20x => 1.5,
+            Self::Gcn5 => 3.1,
+            Self::Cdna1 | Self::Cdna2 => 1.7,
+            Self::Cdna3 => 1.2,
+            Self::Xe2 => 4.2,
+        }
+    }
+}
+
 impl Gpu {
     pub(super) fn check(&self) -> Result<(), Refusal> {
         if self.sms == 0 {

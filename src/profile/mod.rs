@@ -1,15 +1,18 @@
 //! Hardware profiles: facts about one machine, as TOML with units and sources. Fitted numbers live in
 //! [`calibration`](crate::profile), never here.
 
+pub mod calibration;
 pub mod cpu;
 pub mod cpu_parameters;
 pub mod energy;
 pub mod gpu;
+pub mod scale_sim;
 pub mod systolic;
 
+pub use calibration::Calibration;
 pub use cpu::{CacheLevel, Cpu};
 pub use energy::Energy;
-pub use gpu::{Gpu, GpuArch, SparseCore, TensorCore};
+pub use gpu::{Generation, Gpu, GpuArch, SparseCore, TensorCore};
 pub use systolic::{Dataflow, Systolic};
 
 use crate::embedded;

@@ -5,12 +5,13 @@ use crate::cost::network::{NetworkCost, network};
 use crate::cost::{self, CostModel, LayerCost};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::lower::shrink::Outcome;
 use crate::lower::{self, Assignment, Gemm, Lowered, SparseGemm, Step, steps};
 use crate::pattern::SparsityPattern;
 use crate::profile::Profile;
 use crate::sparsity::StorageFormat;
 use crate::units::{Bytes, Seconds};
-use crate::workload::Graph;
+use crate::workload::{Graph, Layer};
 use petgraph::graph::NodeIndex;
 use serde::Serialize;
 use std::collections::HashMap;
@@ -90,16 +91,16 @@ pub fn default_dtype(profile: &Profile) -> DType {
 
 fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) -> Result<Estimate> {
     let weighted: Vec<&str> =
-        graph.layers().filter(|l| lower::layer::has_weights(l)).map(|l| l.name.as_str()).collect();
+        graph.layers().filter(|l| lower::layer::takes_rules(l)).map(|l| l.name.as_str()).collect();
     request.assignment.check(weighted.iter().copied())?;
-    let warnings = graph.warnings.clone();
+    let mut warnings = graph.warnings.clone();
     let run = |graph: &Graph, assignment: &Assignment| -> Result<(Vec<Step>, NetworkCost)> {
         let steps = steps(graph, assignment, request.dtype, request.fuse)?;
         let cost = network(&steps, model, request.queues)?;
         Ok((steps, cost))
     };
     let dense = run(graph, &Assignment::dense())?;
-    let shrunk: Option<Graph> = None;
+    let shrunk = shrink(graph, request.assignment, &mut warnings)?;
     let asked = shrunk.as_ref().unwrap_or(graph);
     let pruned = if request.assignment.rules.is_empty() { None } else { Some(run(asked, request.assignment)?) };
     let (steps, cost) = pruned.as_ref().unwrap_or(&dense);
@@ -117,6 +118,13 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
         layers.push(row(asked, step, cost, dense, request.assignment, model));
     }
     let total = &cost.total;
+    let weight_bytes: f64 = layers.iter().map(|l| l.weight_bytes + l.metadata_bytes).sum();
+    if let Some(capacity) = request.profile.memory.capacity.filter(|c| c.get() < weight_bytes) {
+        warnings.push(format!(
+            "the weights alone ({}) do not fit into the {capacity} of memory; the times are those of a machine with more",
+            Bytes(weight_bytes)
+        ));
+    }
     let batch =
         graph.layers().find(|l| matches!(l.op, crate::workload::Op::Input)).and_then(|l| l.shape().first().copied());
     Ok(Estimate {
@@ -133,7 +141,7 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
             macs_effectual: total.macs.effectual,
             macs_issued: total.macs.issued,
             dram_bytes: total.traffic.dram().get(),
-            weight_bytes: layers.iter().map(|l| l.weight_bytes + l.metadata_bytes).sum(),
+            weight_bytes,
             energy_j: total.energy.map(|e| e.get()),
             dense_latency_s: dense.1.total.time.get(),
             speedup: dense.1.total.time / total.time,
@@ -144,6 +152,47 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
         levels: model.levels().to_vec(),
         last_level: model.last_level(),
     })
+}
+
+/// The network without the channels and heads that rules remove; `None` where no rule removes any.
+fn shrink(graph: &Graph, assignment: &Assignment, warnings: &mut Vec<String>) -> Result<Option<Graph>> {
+    if !assignment.rules.iter().any(|r| r.choice.pattern.shrinks_graph()) {
+        return Ok(None);
+    }
+    let asked = |layer: &Layer| {
+        Some(assignment.choice(&layer.name).pattern).filter(|p| p.shrinks_graph() && lower::layer::takes_rules(layer))
+    };
+    let shrunk = lower::shrink::shrink(graph, asked)?;
+    let mut skipped: Vec<(&str, &str)> = Vec::new();
+    for outcome in &shrunk.outcomes {
+        if assignment.rule(&outcome.layer).is_some_and(|r| r.names_one_layer(&outcome.layer)) {
+            outcome.required()?;
+        }
+        if let Outcome::NotApplicable(reason) = &outcome.outcome {
+            skipped.push((&outcome.layer, reason));
+        }
+    }
+    if shrunk.cuts.is_empty() {
+        if let Some(first) = shrunk.outcomes.first() {
+            first.required()?;
+        }
+    }
+    if let Some((layer, reason)) = skipped.first() {
+        let others = match skipped.len() {
+            1 => String::new(),
+            n => format!(" (and {} more layers)", n - 1),
+        };
+        warnings.push(format!("`{layer}`{others} keeps its channels: {reason}"));
+    }
+    for cut in shrunk.cuts.iter().filter(|c| c.disagreement.is_some()) {
+        warnings.push(format!(
+            "the layers {} share their channels and ask for different fractions; {} of {} stay",
+            cut.producers.join(", "),
+            cut.kept,
+            cut.total
+        ));
+    }
+    Ok(Some(shrunk.graph))
 }
 
 fn single_product(gemm: Gemm, request: &Request<'_>, model: &dyn CostModel) -> Result<Estimate> {

@@ -2,8 +2,10 @@
 
 pub mod estimate;
 pub mod export;
+pub mod inspect;
 pub mod row;
 pub mod table;
+pub mod validation;
 pub mod why;
 
 pub use estimate::{Estimate, Request, Target, estimate};

@@ -107,10 +107,15 @@ pub struct ConventionRow {
 /// Elements read by operand.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Reads {
-    /// Activations.
-    pub inputs: u64,
+    /// Activations; SCALE-Sim's count of SRAM reads is a fraction where it multiplies by M/N.
+    #[serde(serialize_with = "whole_if_whole")]
+    pub inputs: f64,
     /// Weights.
     pub weights: u64,
+}
+
+fn whole_if_whole<S: Serializer>(count: &f64, s: S) -> Result<S::Ok, S::Error> {
+    if count.fract() == 0.0 && *count < 9e15 { s.serialize_u64(*count as u64) } else { s.serialize_f64(*count) }
 }
 
 /// Elements written by operand.
@@ -125,7 +130,7 @@ impl From<&ConventionDetail> for ConventionRow {
         Self {
             sram_reads: Reads { inputs: d.sram_inputs, weights: d.sram_weights },
             sram_writes: Writes { outputs: d.sram_outputs },
-            dram_reads: Reads { inputs: d.dram_inputs, weights: d.dram_weights },
+            dram_reads: Reads { inputs: d.dram_inputs as f64, weights: d.dram_weights },
             mapping_efficiency: d.mapping_efficiency,
             compute_utilization: d.compute_utilization,
             overall_utilization: d.overall_utilization,

@@ -19,7 +19,7 @@ pub enum Order {
 }
 
 /// A rule under the header, nothing else.
-const PLAIN: TableStyle = TableStyle::new()
+pub(super) const PLAIN: TableStyle = TableStyle::new()
     .header_lines(ContentLineStyle::new(' ', ' ', ' '))
     .header_separator(LineStyle::new('─', '─', '─', '─'))
     .content_lines(ContentLineStyle::new(' ', ' ', ' '));

@@ -1,9 +1,10 @@
 //! What a pattern or a real mask leaves: statistics, storage formats, masks.
 
 pub mod format;
+pub mod groups;
 pub mod mask;
 pub mod stats;
 
 pub use format::{FormatName, StorageFormat, Stored};
 pub use mask::Mask;
-pub use stats::{Tile, WeightStats};
+pub use stats::{Tile, TileClass, WeightStats};

@@ -26,6 +26,17 @@ impl Tile {
     }
 }
 
+/// Tiles of one size that are equally likely to hold a nonzero.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TileClass {
+    /// Their extents; those at the edge are smaller.
+    pub tile: Tile,
+    /// How many.
+    pub count: f64,
+    /// Chance that one holds a nonzero.
+    pub occupied: f64,
+}
+
 /// What is known about one `[rows, cols]` weight matrix: its pattern, and its mask where real weights were read.
 /// Rows are outputs (n), columns the reduction (k). Answers are queries, because each device asks with its own tile.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,19 +122,29 @@ impl WeightStats {
         if let Some(mask) = &self.mask {
             return mask.occupied_tiles(tile.rows, tile.cols) as f64;
         }
+        self.tile_classes(tile).iter().map(|class| class.count * class.occupied).sum()
+    }
+
+    /// Aligned tiles by size and position within the pattern's units, each with the chance that it holds a nonzero. Of
+    /// the pattern alone, whatever mask is known.
+    pub fn tile_classes(&self, tile: Tile) -> Vec<TileClass> {
         let (unit_rows, unit_cols) = match self.pattern {
             SparsityPattern::Block { rows, cols, .. } => (rows, cols),
             SparsityPattern::Nm { m, .. } => (1, m),
             SparsityPattern::Vnm { v, m, .. } => (v, m),
             _ => (1, 1),
         };
-        let mut total = 0.0;
+        let mut classes = Vec::new();
         for (rows, count_r) in spans(self.rows, tile.rows, unit_rows) {
             for (cols, count_c) in spans(self.cols, tile.cols, unit_cols) {
-                total += count_r as f64 * count_c as f64 * (1.0 - self.empty_probability(&rows, &cols));
+                classes.push(TileClass {
+                    tile: Tile::new(rows.end - rows.start, cols.end - cols.start),
+                    count: count_r as f64 * count_c as f64,
+                    occupied: 1.0 - self.empty_probability(&rows, &cols),
+                });
             }
         }
-        total
+        classes
     }
 
     /// Expected fraction of aligned tiles with at least one nonzero.

@@ -2,6 +2,7 @@
 
 use super::layer::*;
 use super::shape;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
@@ -47,6 +48,8 @@ pub struct Graph {
     /// Stored elements that no layer has as a parameter (inputs of folded constants, branches that do not run); only
     /// importers fill it.
     pub unowned: u64,
+    /// Format in which the source stores most of its weights, where it says.
+    pub dtype: Option<DType>,
     dag: DiGraph<Layer, Edge>,
     order: Vec<NodeIndex>,
 }
@@ -58,9 +61,8 @@ impl Graph {
     /// Duplicate names, inputs that nothing produces, cycles (the layers of one are named), shapes that do not fit,
     /// counts past 2^64 − 1.
     pub fn build(name: &str, specs: Vec<LayerSpec>) -> Result<Self> {
-        let mut index: HashMap<String, NodeIndex> = HashMap::with_capacity(specs.len());
-        let mut dag = DiGraph::with_capacity(specs.len(), specs.len());
-        let mut wires = Vec::with_capacity(specs.len());
+        let wires = wires(name, &specs)?;
+        let mut dag = DiGraph::with_capacity(specs.len(), wires.len());
         for spec in specs {
             let outputs = match (&spec.op, spec.shape) {
                 (Op::Input | Op::Parameter, None) => {
@@ -73,30 +75,10 @@ impl Graph {
                 (Op::Parameter, Some(t)) => vec![Param::new(Role::Constant, t.shape.clone())],
                 _ => Vec::new(),
             };
-            let layer = Layer { name: spec.name.clone(), op: spec.op, spelled: spec.spelled, outputs, params };
-            let node = dag.add_node(layer);
-            if index.insert(spec.name.clone(), node).is_some() {
-                return Err(Error::layer(name, &spec.name, "a second layer has this name; names must be unique"));
-            }
-            wires.push((node, spec.inputs));
+            dag.add_node(Layer { name: spec.name, op: spec.op, spelled: spec.spelled, outputs, params });
         }
-        for (node, inputs) in wires {
-            for (i, from) in inputs.iter().enumerate() {
-                let (producer, output) = match from.rsplit_once(':').map(|(n, o)| (n, o.parse::<u32>())) {
-                    Some((base, Ok(o))) if !index.contains_key(from) => (base, o),
-                    _ => (from.as_str(), 0),
-                };
-                let Some(&source) = index.get(producer) else {
-                    let known = index.keys().map(String::as_str).collect::<Vec<_>>();
-                    let near = match Error::unknown("layer", producer, known) {
-                        Error::UnknownName { suggestion: Some(s), .. } => format!("; did you mean `{s}`?"),
-                        _ => String::new(),
-                    };
-                    let reason = format!("input `{from}` is produced by no layer{near}");
-                    return Err(Error::layer(name, &dag[node].name, reason));
-                };
-                dag.add_edge(source, node, Edge { output, input: i as u32 });
-            }
+        for (source, node, edge) in wires {
+            dag.add_edge(NodeIndex::new(source), NodeIndex::new(node), edge);
         }
         let mut graph = Self::ordered(name, dag)?;
         graph.infer()?;
@@ -150,6 +132,7 @@ impl Graph {
             warnings: Vec::new(),
             constants: Vec::new(),
             unowned: 0,
+            dtype: None,
             dag,
             order,
         })
@@ -158,10 +141,12 @@ impl Graph {
     fn infer(&mut self) -> Result<()> {
         for i in 0..self.order.len() {
             let node = self.order[i];
-            let at = |reason: String| Error::layer(&self.name, &self.dag[node].name, reason);
             if !self.dag[node].outputs.is_empty() {
                 continue;
             }
+            // Taken out and put back settled: the shapes that it is settled with are borrowed from the same graph.
+            let mut op = std::mem::replace(&mut self.dag[node].op, Op::Opaque);
+            let at = |reason: String| Error::layer(&self.name, &self.dag[node].name, reason);
             let mut inputs: Vec<(u32, &[u64])> = Vec::with_capacity(2);
             for edge in self.dag.edges_directed(node, Direction::Incoming) {
                 let Edge { output, input } = *edge.weight();
@@ -174,7 +159,6 @@ impl Graph {
             }
             inputs.sort_unstable_by_key(|&(i, _)| i);
             let shapes: Vec<&[u64]> = inputs.into_iter().map(|(_, s)| s).collect();
-            let mut op = self.dag[node].op.clone();
             shape::settle(&mut op, &shapes).map_err(at)?;
             let outputs = shape::infer(&op, &shapes).map_err(at)?;
             let params = shape::parameters(&op, &shapes).map_err(at)?;
@@ -280,6 +264,36 @@ impl Graph {
                 .ok_or_else(|| Error::Overflow { what: format!("the parameters of `{}`", self.name) })
         })
     }
+}
+
+/// The edges (producer, consumer, which of their tensors) that the names of inputs mean.
+fn wires(graph: &str, specs: &[LayerSpec]) -> Result<Vec<(usize, usize, Edge)>> {
+    let mut index: HashMap<&str, usize> = HashMap::with_capacity(specs.len());
+    for (i, spec) in specs.iter().enumerate() {
+        if index.insert(&spec.name, i).is_some() {
+            return Err(Error::layer(graph, &spec.name, "a second layer has this name; names must be unique"));
+        }
+    }
+    let mut wires = Vec::with_capacity(specs.len());
+    for (node, spec) in specs.iter().enumerate() {
+        for (i, from) in spec.inputs.iter().enumerate() {
+            let exact = index.get(from.as_str()).map(|&source| (source, 0));
+            let indexed = || {
+                let (base, output) = from.rsplit_once(':')?;
+                Some((*index.get(base)?, output.parse().ok()?))
+            };
+            let Some((source, output)) = exact.or_else(indexed) else {
+                let near = match Error::unknown("layer", from, specs.iter().map(|s| s.name.as_str())) {
+                    Error::UnknownName { suggestion: Some(s), .. } => format!("; did you mean `{s}`?"),
+                    _ => String::new(),
+                };
+                let reason = format!("input `{from}` is produced by no layer{near}");
+                return Err(Error::layer(graph, &spec.name, reason));
+            };
+            wires.push((source, node, Edge { output, input: i as u32 }));
+        }
+    }
+    Ok(wires)
 }
 
 /// Kahn's algorithm with the lowest position first, so that a source already in order keeps it. `None` on a cycle.

@@ -9,7 +9,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 
-/// Finds and reads a network: a path to a `.toml`, or a built-in name in any case, with or without `.toml`.
+/// Finds and reads a network: a path to a `.toml`, a `config.json` or an `.onnx`, or else a built-in name.
 ///
 /// # Errors
 /// An unknown name (the nearest is suggested), a file that cannot be read, and what the importers refuse.
@@ -18,14 +18,33 @@ pub fn resolve(workload: &str, options: &Options) -> Result<Graph> {
     if path.is_file() {
         return load(path, options);
     }
-    let name = workload.to_lowercase();
-    let name = name.strip_suffix(".toml").unwrap_or(&name);
-    let looks_like_path = path.components().count() > 1;
-    match WORKLOADS.iter().find(|(known, _)| *known == name) {
-        Some((known, text)) if !looks_like_path => toml::parse(text, known, options),
-        _ if looks_like_path => Err(Error::io(path, std::io::ErrorKind::NotFound.into())),
-        _ => Err(Error::unknown("workload", workload, WORKLOADS.iter().map(|(known, _)| *known))),
+    if let Ok((known, text)) = built_in(workload) {
+        return toml::parse(text, known, options);
     }
+    let names_a_file = path.components().count() > 1 || path.extension().is_some_and(|e| e == "onnx" || e == "json");
+    if names_a_file {
+        return Err(Error::io(path, std::io::Error::new(std::io::ErrorKind::NotFound, "there is no such file")));
+    }
+    Err(unknown(workload))
+}
+
+/// Name and text of a network that travels inside the binary, with or without `.toml`.
+///
+/// # Errors
+/// An unknown name; the nearest is suggested.
+pub fn built_in(name: &str) -> Result<(&'static str, &'static str)> {
+    let wanted = canonical(name.strip_suffix(".toml").unwrap_or(name));
+    let found = WORKLOADS.iter().find(|(known, _)| canonical(known) == wanted);
+    found.copied().ok_or_else(|| unknown(name))
+}
+
+fn unknown(name: &str) -> Error {
+    Error::unknown("workload", name, WORKLOADS.iter().map(|(known, _)| *known))
+}
+
+/// Case and punctuation do not distinguish networks: `ViT-B/16` is `vit-b-16`.
+fn canonical(name: &str) -> String {
+    name.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect()
 }
 
 /// Reads a network from a file, by its ending.
@@ -35,17 +54,9 @@ pub fn resolve(workload: &str, options: &Options) -> Result<Graph> {
 pub fn load(path: &Path, options: &Options) -> Result<Graph> {
     let text = || fs::read_to_string(path).map_err(|e| Error::io(path, e));
     match path.extension().and_then(OsStr::to_str).map(str::to_lowercase).as_deref() {
-        Some("onnx") => {
-            let bindings = onnx::Bindings {
-                inputs: options.inputs.clone().into_iter().collect(),
-                dims: options.dims.clone().into_iter().collect(),
-                batch: options.batch,
-                seq: options.seq,
-            };
-            Ok(onnx::import(path, &bindings)?.graph)
-        }
         Some("json") => huggingface::parse(&text()?, path, &name_of(path), options),
         Some("toml") => toml::parse(&text()?, &path.display().to_string(), options),
+        Some("onnx") => Ok(onnx::import(path, options)?.graph),
         _ => Err(Error::Model { path: path.into(), reason: "a workload ends in .toml, .json or .onnx".into() }),
     }
 }

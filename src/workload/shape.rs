@@ -73,7 +73,7 @@ pub fn infer(op: &Op, inputs: &[&[u64]]) -> Answer<Vec<Shape>> {
             let [a, b, _] = x[..] else {
                 return Err(format!("a recurrent layer takes [steps, batch, features], not {x:?}"));
             };
-            one(vec![a, b, r.directions * r.hidden])
+            one(vec![a, b, r.directions.checked_mul(r.hidden).ok_or("hidden size overflows")?])
         }
         Op::Embedding { dim, .. } => {
             let mut shape = input(inputs, 0)?.to_vec();
@@ -104,6 +104,9 @@ pub fn infer(op: &Op, inputs: &[&[u64]]) -> Answer<Vec<Shape>> {
         Op::Pool(p) => one(pool(p, input(inputs, 0)?)?),
         Op::Reduce { axes, keep } => {
             let x = input(inputs, 0)?;
+            if let Some(axis) = axes.iter().find(|&&a| a >= x.len()) {
+                return Err(format!("reduces axis {axis} of a tensor with {} axes", x.len()));
+            }
             let mut shape = Vec::with_capacity(x.len());
             for (i, &d) in x.iter().enumerate() {
                 match (axes.contains(&i), keep) {
@@ -143,8 +146,13 @@ pub fn infer(op: &Op, inputs: &[&[u64]]) -> Answer<Vec<Shape>> {
             for r in ranges {
                 let d =
                     shape.get_mut(r.axis).ok_or_else(|| format!("slices axis {}, which the input lacks", r.axis))?;
-                if r.len > *d {
-                    return Err(format!("keeps {} of the {d} entries of axis {}", r.len, r.axis));
+                let reach = u64::try_from(r.step).map_or(0, |s| r.len.saturating_sub(1).saturating_mul(s));
+                if r.len > *d || r.len > 0 && r.start.saturating_add(reach) >= *d {
+                    let Range { start, len, step, .. } = r;
+                    return Err(format!(
+                        "keeps {len} entries from {start} on, step {step}, of the {d} of axis {}",
+                        r.axis
+                    ));
                 }
                 *d = r.len;
             }
@@ -207,7 +215,8 @@ pub fn parameters(op: &Op, inputs: &[&[u64]]) -> Answer<Vec<Param>> {
         }
         Op::Recurrent(r) => {
             let features = *input(inputs, 0)?.last().ok_or("a recurrent layer needs an input with features")?;
-            let gates = r.cell.gates() * r.hidden;
+            let gates = r.cell.gates().checked_mul(r.hidden).filter(|g| g.checked_mul(2).is_some());
+            let gates = gates.ok_or("hidden size overflows")?;
             vec![
                 Param::new(Role::Weight, vec![r.directions, gates, features]),
                 Param::new(Role::Weight, vec![r.directions, gates, r.hidden]),
@@ -395,7 +404,7 @@ fn pool(p: &Pool, x: &[u64]) -> Answer<Shape> {
             .ok_or_else(|| format!("window of {} over an extent of {padded} (padding included)", p.kernel[i]))?;
         let mut extent = if p.ceil { span.div_ceil(p.stride[i]) } else { span / p.stride[i] } + 1;
         // A window that would begin in the far padding does not exist.
-        if p.ceil && (extent - 1) * p.stride[i] >= x[i + 2] + p.pad[i].0 {
+        if p.ceil && (extent - 1).saturating_mul(p.stride[i]) >= x[i + 2] + p.pad[i].0 {
             extent -= 1;
         }
         shape.push(extent);

@@ -31,6 +31,7 @@ use crate::error::{Error, Result};
 use ::toml::Spanned;
 use fields::{Extent, Inputs};
 use ops::OpSpec;
+use rayon::prelude::*;
 use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, HashSet};
 
@@ -45,6 +46,9 @@ const SEQ: &str = "seq";
 
 /// Layers that one block may become; more is a slip of the keyboard, not a network.
 const MOST_LAYERS: u64 = 1 << 24;
+
+/// Bytes of a long file that are read as one document.
+const PART: usize = 1 << 18;
 
 /// A whole file.
 #[derive(Deserialize)]
@@ -62,6 +66,16 @@ struct Network {
     #[serde(default)]
     repeat: Vec<Spanned<Repeat>>,
     transformer: Option<Strict>,
+}
+
+/// A stretch of a long file that begins at a `[[layer]]`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Part {
+    #[serde(default)]
+    layer: Vec<Spanned<LayerEntry>>,
+    #[serde(default)]
+    repeat: Vec<Spanned<Repeat>>,
 }
 
 /// `[[layer]]`
@@ -109,8 +123,13 @@ enum Item {
 /// # Errors
 /// Text that is not TOML, unknown keys, missing fields (with line and caret); what [`Graph::build`] refuses.
 pub fn parse(text: &str, origin: &str, options: &Options) -> Result<Graph> {
-    let network: Network =
-        ::toml::from_str(text).map_err(|e| Error::Parse { origin: origin.into(), message: e.to_string() })?;
+    let (network, parts) = match in_parts(text) {
+        Some(read) => read,
+        None => {
+            let message = |e: ::toml::de::Error| Error::Parse { origin: origin.into(), message: e.to_string() };
+            (::toml::from_str(text).map_err(message)?, Vec::new())
+        }
+    };
     if let Some(config) = network.transformer {
         if !(network.layer.is_empty() && network.repeat.is_empty() && network.input.0.is_empty()) {
             let message = "[transformer] generates every layer and input; remove the others".to_owned();
@@ -130,18 +149,16 @@ pub fn parse(text: &str, origin: &str, options: &Options) -> Result<Graph> {
         let spelled = "input".to_owned();
         specs.push(LayerSpec { name, op: Op::Input, inputs: Vec::new(), shape: Some(shape), spelled });
     }
-    // The two lists of tables are one list in the file; a layer reads what stands above it there.
-    let layers = network.layer.into_iter().map(|l| (l.span().start, Item::Layer(l.into_inner())));
-    let repeats = network.repeat.into_iter().map(|r| (r.span().start, Item::Repeat(r.into_inner())));
-    let mut items: Vec<(usize, Item)> = layers.chain(repeats).collect();
-    items.sort_by_key(|&(place, _)| place);
-    for (_, item) in items {
-        match item {
-            Item::Layer(layer) => {
-                let inputs = wired(layer.inputs, &specs);
-                specs.push(spec(layer.name, inputs, layer.op));
+    let first = Part { layer: network.layer, repeat: network.repeat };
+    for part in std::iter::once(first).chain(parts) {
+        for item in part.items() {
+            match item {
+                Item::Layer(layer) => {
+                    let inputs = wired(layer.inputs, &specs);
+                    specs.push(spec(layer.name, inputs, layer.op));
+                }
+                Item::Repeat(repeat) => unroll(&network.name, repeat, &mut specs)?,
             }
-            Item::Repeat(repeat) => unroll(&network.name, repeat, &mut specs)?,
         }
     }
     let mut graph = Graph::build(&network.name, specs)?;
@@ -150,6 +167,47 @@ pub fn parse(text: &str, origin: &str, options: &Options) -> Result<Graph> {
         graph.warnings.push(format!("`{}` has no dimension `{SEQ}`; the sequence length changes nothing", graph.name));
     }
     Ok(graph)
+}
+
+impl Part {
+    /// The two lists of tables are one list in the file: a layer reads what stands above it there.
+    fn items(self) -> Vec<Item> {
+        let layers = self.layer.into_iter().map(|l| (l.span().start, Item::Layer(l.into_inner())));
+        let repeats = self.repeat.into_iter().map(|r| (r.span().start, Item::Repeat(r.into_inner())));
+        let mut items: Vec<(usize, Item)> = layers.chain(repeats).collect();
+        items.sort_by_key(|&(place, _)| place);
+        items.into_iter().map(|(_, item)| item).collect()
+    }
+}
+
+/// Reads a long file in parts, because the syntax tree of one takes a hundred times its text. `None` where the file is
+/// short or a part does not stand alone; then the whole is read at once, which also knows the place of every error.
+fn in_parts(text: &str) -> Option<(Network, Vec<Part>)> {
+    let parts = parts(text);
+    let (first, rest) = parts.split_first()?;
+    if rest.is_empty() {
+        return None;
+    }
+    let network = ::toml::from_str(first).ok()?;
+    let rest: Option<Vec<Part>> = rest.par_iter().map(|part| ::toml::from_str(part).ok()).collect();
+    Some((network, rest?))
+}
+
+/// Cuts a text before a `[[layer]]` about every [`PART`] bytes.
+fn parts(text: &str) -> Vec<&str> {
+    // Only inside a multi-line string could such a line be anything else.
+    let strings = ["\"\"\"", "'''"].iter().any(|quote| text.contains(quote));
+    let mut parts = Vec::new();
+    let mut rest = text;
+    while !strings && rest.len() > PART {
+        let from = (PART..rest.len()).find(|&i| rest.is_char_boundary(i)).unwrap_or(rest.len());
+        let Some(line) = rest[from..].find("\n[[layer]]") else { break };
+        let (part, later) = rest.split_at(from + line + 1);
+        parts.push(part);
+        rest = later;
+    }
+    parts.push(rest);
+    parts
 }
 
 fn spec(name: String, inputs: Vec<String>, op: OpSpec) -> LayerSpec {

@@ -171,7 +171,8 @@ impl Walk<'_> {
                 stack.push(o);
             }
             turn += 1;
-            if trips.is_none() && cond.is_none() {
+            // A limit that is only known at run time leaves the count open even where the body always says "go on".
+            if trips.is_none() && (cond.is_none() || (given(0).is_some() && known(self, 0).is_none())) {
                 self.warn(format!("`{name}`: how often this Loop turns depends on the data; one turn is counted"));
                 break;
             }
@@ -254,7 +255,7 @@ impl Walk<'_> {
         let to = ints("scan_output_axes");
         let mut outs = carried;
         for (i, stack) in stacks.iter().enumerate() {
-            let axis = to.get(i).copied().unwrap_or(0);
+            let axis = to.get(i).copied().unwrap_or(i64::from(old));
             outs.push(self.stack(node, stack, states + i, scope, axis));
         }
         Ok(outs)

@@ -45,8 +45,6 @@ pub struct Site<'a> {
     pub ids: &'a [Option<usize>],
     /// What its outputs are called.
     pub outputs: Vec<String>,
-    /// Suffix of the scope.
-    pub suffix: String,
 }
 
 impl Walk<'_> {
@@ -77,7 +75,7 @@ impl Walk<'_> {
                 },
             )
             .collect();
-        let site = Site { name, spelled: op.kind(), ids, outputs, suffix: scope.suffix.clone() };
+        let site = Site { name, spelled: op.kind(), ids, outputs };
         if !unknown && let Some(made) = self.compose(op, &site, &outs)? {
             return Ok(made);
         }
@@ -393,6 +391,7 @@ fn function(kind: &str) -> Option<Function> {
         | "BitwiseXor"
         | "Cast"
         | "CastLike"
+        | "BitCast"
         | "IsInf"
         | "IsNaN"
         | "Where"

@@ -2,20 +2,8 @@
 
 use super::proto::{ValueInfoProto, dimension, type_proto};
 use super::value::{Elem, Info};
+use crate::workload::options::Options;
 use std::collections::BTreeMap;
-
-/// What the caller says about open sizes.
-#[derive(Clone, Debug, Default)]
-pub struct Bindings {
-    /// Whole shapes of inputs: `NAME=1x3x224x224`.
-    pub inputs: Vec<(String, Vec<u64>)>,
-    /// Named dimensions: `batch=1`.
-    pub dims: Vec<(String, u64)>,
-    /// Size of a leading dimension that is open.
-    pub batch: Option<u64>,
-    /// Size of an open dimension that counts tokens.
-    pub seq: Option<u64>,
-}
 
 /// Named dimensions with their sizes.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +11,7 @@ pub struct Symbols {
     bound: BTreeMap<String, u64>,
     batch: Option<u64>,
     seq: Option<u64>,
+    past: u64,
 }
 
 /// One dimension as the file states it.
@@ -61,9 +50,9 @@ fn dim(value: Option<&dimension::Value>) -> Dim<'_> {
 
 impl Symbols {
     /// Binds what the caller gave, whole input shapes included.
-    pub fn new(b: &Bindings, inputs: &[&ValueInfoProto]) -> Self {
-        let mut bound: BTreeMap<String, u64> = b.dims.iter().cloned().collect();
-        for (name, shape) in &b.inputs {
+    pub fn new(options: &Options, inputs: &[&ValueInfoProto]) -> Self {
+        let mut bound = options.dims.clone();
+        for (name, shape) in &options.inputs {
             let Some((_, Some(dims))) = inputs.iter().find(|i| i.name == *name).and_then(|i| dims(i)) else { continue };
             for (d, &size) in dims.iter().zip(shape) {
                 if let Dim::Named(s) = d {
@@ -71,7 +60,10 @@ impl Symbols {
                 }
             }
         }
-        Self { bound, batch: b.batch, seq: b.seq }
+        // One new token that sees `context` keys has all but itself behind it.
+        let past = options.context.map_or(0, |c| c.saturating_sub(1));
+        let seq = options.context.map_or(options.seq, |_| Some(1));
+        Self { bound, batch: options.batch, seq, past }
     }
 
     /// The stated shape of a value when every dimension of it is bound.
@@ -154,7 +146,7 @@ impl Symbols {
         let n = name.to_lowercase();
         let has = |words: &[&str]| words.iter().any(|w| n.contains(w));
         if has(&["past"]) && !has(&["total", "+"]) {
-            return 0;
+            return self.past;
         }
         if has(&["batch"]) || matches!(n.as_str(), "n" | "bs" | "b") {
             return batch;

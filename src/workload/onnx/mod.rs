@@ -16,11 +16,12 @@ mod scope;
 pub mod value;
 mod walk;
 
+use crate::dtype::DType;
 use crate::error::Result;
 use crate::workload::graph::Graph;
 use crate::workload::layer::Tensor;
+use crate::workload::options::Options;
 use crate::workload::weights::Weights;
-pub use dims::Bindings;
 use infer::NEWEST_OPSET;
 use load::bad;
 use proto::{GraphProto, ModelProto, NodeProto, TensorProto};
@@ -40,40 +41,43 @@ pub struct Model {
 /// # Errors
 /// [`crate::error::Error::Io`] when it can't be read, [`crate::error::Error::Model`] when it is damaged, not an ONNX
 /// model, or contradicts itself (the message names the node).
-pub fn import(path: &Path, bindings: &Bindings) -> Result<Model> {
+pub fn import(path: &Path, options: &Options) -> Result<Model> {
     let bytes = load::map(path)?;
-    from_model(path, &load::decode(path, bytes)?, bindings)
+    from_model(path, &load::decode(path, bytes)?, options)
 }
 
 /// Imports a decoded model; `path` is for messages and for finding external data.
 ///
 /// # Errors
 /// As [`import`].
-pub fn from_model(path: &Path, model: &ModelProto, bindings: &Bindings) -> Result<Model> {
+pub fn from_model(path: &Path, model: &ModelProto, options: &Options) -> Result<Model> {
     let Some(main) = &model.graph else { return Err(bad(path, "is not an ONNX model: it has no graph")) };
     let stored: std::collections::HashSet<&str> = main.initializer.iter().map(|t| t.name.as_str()).collect();
     // Before IR version 4 every initializer is listed as an input too.
     let inputs: Vec<_> = main.input.iter().filter(|i| !stored.contains(i.name.as_str())).collect();
-    for (name, _) in &bindings.inputs {
+    for name in options.inputs.keys() {
         if !inputs.iter().any(|i| i.name == *name) {
             let known: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
             return Err(bad(path, format!("has no input `{name}`; its inputs are {}", known.join(", "))));
         }
     }
-    let mut symbols = dims::Symbols::new(bindings, &inputs);
+    let mut symbols = dims::Symbols::new(options, &inputs);
     let mut chosen = Vec::new();
     let mut bound = Vec::with_capacity(inputs.len());
     for input in &inputs {
         let stated = symbols.input(input, &mut chosen);
-        let given = bindings.inputs.iter().find(|(n, _)| *n == input.name);
+        let given = options.inputs.get(&input.name);
         let mut info = stated.unwrap_or_else(|| value::Info::new(value::Elem::Unknown, Vec::new()));
-        if let Some((_, shape)) = given {
+        if let Some(shape) = given {
             info.shape.clone_from(shape);
             let prefix = format!(" of `{}`=", input.name);
             chosen.retain(|c| !c.contains(&prefix));
         }
-        value::count(&info.shape).map_err(|e| bad(path, format!("input `{}` {e}", input.name)))?;
         bound.push((input.name.as_str(), info));
+    }
+    rebatch(&mut bound, options);
+    for (name, info) in &bound {
+        value::count(&info.shape).map_err(|e| bad(path, format!("input `{name}` {e}")))?;
     }
     let mut walk = walk::Walk::new(path, model, symbols);
     if !chosen.is_empty() {
@@ -101,6 +105,17 @@ pub fn from_model(path: &Path, model: &ModelProto, bindings: &Bindings) -> Resul
     finish(path, model, walk)
 }
 
+/// Replaces a batch that the file fixes: the first axis of every input, where they all agree on it.
+fn rebatch(inputs: &mut [(&str, value::Info)], options: &Options) {
+    let Some(batch) = options.batch else { return };
+    let free = |name: &str, info: &value::Info| info.rank() > 1 && !options.inputs.contains_key(name);
+    let mut firsts = inputs.iter().filter(|(n, i)| free(n, i)).map(|(_, i)| i.shape[0]);
+    let Some(first) = firsts.next() else { return };
+    if firsts.all(|f| f == first) {
+        inputs.iter_mut().filter(|(n, i)| free(n, i)).for_each(|(_, i)| i.shape[0] = batch);
+    }
+}
+
 fn finish(path: &Path, model: &ModelProto, walk: walk::Walk) -> Result<Model> {
     let name = path.file_stem().map_or_else(|| "model".to_owned(), |n| n.to_string_lossy().into_owned());
     let unowned = walk.generated().saturating_add(stored_elements(model)).saturating_sub(walk.owned_elements());
@@ -112,15 +127,31 @@ fn finish(path: &Path, model: &ModelProto, walk: walk::Walk) -> Result<Model> {
         .collect();
     constants.extend(walk.aliases.iter().cloned());
     let weights = Weights::new(walk.weights);
+    let dtype = main_dtype(&weights);
     let mut graph = Graph::from_layers(&name, walk.layers, &walk.edges)?;
     graph.sources = vec![path.display().to_string()];
     graph.warnings = walk.warnings;
     graph.constants = constants;
     graph.unowned = unowned;
+    graph.dtype = dtype;
     // Counts past 64 bits are an error here, not a surprise later.
     graph.total_macs()?;
     graph.total_parameters()?;
     Ok(Model { graph, weights })
+}
+
+/// The format that most stored elements have, of those that products run in.
+fn main_dtype(weights: &Weights) -> Option<DType> {
+    let mut sums: Vec<(DType, u64)> = Vec::new();
+    for stored in weights.iter() {
+        let Some(dtype) = stored.elem.dtype() else { continue };
+        let n = stored.shape.iter().fold(1u64, |p, &d| p.saturating_mul(d));
+        match sums.iter_mut().find(|s| s.0 == dtype) {
+            Some(s) => s.1 = s.1.saturating_add(n),
+            None => sums.push((dtype, n)),
+        }
+    }
+    sums.into_iter().max_by_key(|s| s.1).map(|s| s.0)
 }
 
 /// Elements that a model stores in initializers and `Constant` nodes, bodies included.

@@ -1,5 +1,6 @@
 //! What the importer knows about a tensor while it walks the graph: element type, shape, and small constant values.
 
+use crate::dtype::DType;
 use std::sync::Arc;
 
 /// A fault inside one operator, in words; the walk adds the file, the node and its name.
@@ -99,6 +100,19 @@ impl Elem {
             Self::U8 | Self::I8 | Self::Bool | Self::F8 => 8,
             Self::U4 | Self::I4 | Self::F4 => 4,
             Self::I2 => 2,
+        }
+    }
+
+    /// The format of a product on it, where products run in it; wider floats run as fp32, 4-bit integers as int8.
+    pub fn dtype(self) -> Option<DType> {
+        match self {
+            Self::F32 | Self::F64 => Some(DType::Fp32),
+            Self::F16 => Some(DType::Fp16),
+            Self::BF16 => Some(DType::Bf16),
+            Self::F8 => Some(DType::Fp8),
+            Self::I8 | Self::U8 | Self::I4 | Self::U4 | Self::I2 => Some(DType::Int8),
+            Self::F4 => Some(DType::Fp4),
+            _ => None,
         }
     }
 

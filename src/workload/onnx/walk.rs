@@ -434,8 +434,15 @@ impl<'m> Walk<'m> {
         for note in std::mem::take(&mut op.notes) {
             self.warn(format!("`{name}`: {} {note}", op.kind()));
         }
-        let made =
-            self.emit(op, ids, outs, scope, unknown).map_err(|e| self.fault(&name, format!("{} {e}", op.kind())))?;
+        let fault = |w: &Self, e: String| w.fault(&name, format!("{} {e}", op.node.op_type));
+        let made = match self.emit(op, ids, outs.clone(), scope, unknown) {
+            // After a guessed shape a contradiction is no fault of the model.
+            Err(e) if self.estimated => {
+                self.warn(format!("`{name}`: {} {e}; it is carried as memory traffic", op.kind()));
+                self.emit(op, ids, outs, scope, true).map_err(|e| fault(self, e))?
+            }
+            made => made.map_err(|e| fault(self, e))?,
+        };
         for (name, id) in op.node.output.iter().zip(made) {
             if !name.is_empty() {
                 scope.bind(name, id);

@@ -20,9 +20,7 @@ pub struct Attention {
     pub head: u64,
     /// Extent of a value head.
     pub value: u64,
-    /// Features that a fused projection reads for each token, 0 without one.
-    pub project_in: u64,
-    /// Features that a fused projection makes for each token.
+    /// Features that a fused projection makes for each token, 0 without one.
     pub project_out: u64,
     /// Whether the first input has its heads on an axis of their own.
     pub split: bool,
@@ -98,7 +96,7 @@ fn triple(x: &Info) -> Result<(u64, u64, u64)> {
 /// Query, key and value projections and attention in one operator.
 fn projected(op: &Op) -> Result<Attention> {
     let (x, w) = (op.input(0)?, op.input(1)?);
-    let (batch, queries, project_in) = triple(x)?;
+    let (batch, queries, _) = triple(x)?;
     let heads = heads(op, "num_heads")?.ok_or("needs an attribute `num_heads`")?;
     let project_out = *w.shape.last().ok_or("needs a weight")?;
     let (qk, v) = match op.ints("qkv_hidden_sizes") {
@@ -114,7 +112,6 @@ fn projected(op: &Op) -> Result<Attention> {
         keys: queries.saturating_add(past),
         head: qk / heads,
         value: v / heads,
-        project_in,
         project_out,
         split: false,
     })
@@ -155,7 +152,6 @@ fn multi_head(op: &Op) -> Result<Attention> {
         keys: keys.saturating_add(past),
         head,
         value,
-        project_in: 0,
         project_out: 0,
         split: false,
     })
@@ -173,18 +169,7 @@ fn grouped(op: &Op) -> Result<Attention> {
         Some(total) => extent(total, "total_sequence_length")?.max(past),
         None => past.saturating_add(queries),
     };
-    Ok(Attention {
-        batch,
-        heads: n,
-        kv_heads: kv,
-        queries,
-        keys,
-        head,
-        value: head,
-        project_in: 0,
-        project_out: 0,
-        split: false,
-    })
+    Ok(Attention { batch, heads: n, kv_heads: kv, queries, keys, head, value: head, project_out: 0, split: false })
 }
 
 /// The standard's own `Attention` (operator set 23).
@@ -200,7 +185,6 @@ fn standard(op: &Op) -> Result<Attention> {
             keys: keys.saturating_add(past),
             head,
             value,
-            project_in: 0,
             project_out: 0,
             split: true,
         }),
@@ -215,7 +199,6 @@ fn standard(op: &Op) -> Result<Attention> {
                 keys: keys.saturating_add(past),
                 head: h / n,
                 value: hv / kv,
-                project_in: 0,
                 project_out: 0,
                 split: false,
             })

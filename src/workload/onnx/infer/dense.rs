@@ -16,14 +16,15 @@ pub fn infer(op: &mut Op) -> Result<Option<Vec<Info>>> {
         | "DynamicQuantizeMatMul"
         | "MatMulIntegerToFloat"
         | "QLinearMatMul" => {
-            let p = product(op)?;
+            let shape = product(op)?;
+            let a = op.input(operands(kind).0)?.elem;
             let elem = match kind {
                 "MatMulInteger" | "MatMulInteger16" => Elem::I32,
                 "MatMulIntegerToFloat" => op.opt(2).map_or(Elem::F32, |s| s.elem),
-                "QLinearMatMul" => op.opt(7).map_or(p.elem, |y| y.elem),
-                _ => p.elem,
+                "QLinearMatMul" => op.opt(7).map_or(a, |y| y.elem),
+                _ => a,
             };
-            Info::new(elem, p.out)
+            Info::new(elem, shape)
         }
         "MatMulNBits" | "MatMulBnb4" | "MatMulFpQ4" => {
             let a = op.input(0)?;
@@ -51,21 +52,6 @@ pub fn infer(op: &mut Op) -> Result<Option<Vec<Info>>> {
         }
         _ => return Ok(None),
     }]))
-}
-
-/// `Y[m×n] = A[m×k] · B[k×n]`, for each of the leading extents of `out`.
-#[derive(Clone, Debug)]
-pub struct Product {
-    /// Element type of A.
-    pub elem: Elem,
-    /// Rows.
-    pub m: u64,
-    /// Reduction.
-    pub k: u64,
-    /// Columns.
-    pub n: u64,
-    /// Shape of the result.
-    pub out: Vec<u64>,
 }
 
 /// Which inputs of a product are A and B.
@@ -99,7 +85,7 @@ fn gemm(op: &Op) -> Result<Info> {
 }
 
 /// NumPy's matrix product, with the transposes of the fused forms.
-pub fn product(op: &Op) -> Result<Product> {
+fn product(op: &Op) -> Result<Vec<u64>> {
     let (ia, ib) = operands(op.kind());
     let (a, b) = (op.input(ia)?, op.input(ib)?);
     let (mut x, mut y) = (a.shape.clone(), b.shape.clone());
@@ -145,7 +131,7 @@ pub fn product(op: &Op) -> Result<Product> {
         out.push(n);
     }
     count(&out)?;
-    Ok(Product { elem: a.elem, m, k, n, out })
+    Ok(out)
 }
 
 /// A parsed Einstein summation.
@@ -161,11 +147,6 @@ impl Einsum {
     /// Extent of a label.
     pub fn extent(&self, label: u32) -> u64 {
         self.sizes.iter().find(|s| s.0 == label).map_or(1, |s| s.1)
-    }
-
-    /// All labels.
-    pub fn labels(&self) -> impl Iterator<Item = (u32, u64)> {
-        self.sizes.iter().copied()
     }
 }
 

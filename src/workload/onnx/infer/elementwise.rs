@@ -138,13 +138,16 @@ pub fn infer(op: &mut Op) -> Result<Option<Vec<Info>>> {
         return nary(op, &kind).map(|i| Some(vec![i]));
     }
     Ok(Some(match kind.as_str() {
-        "Cast" | "CastLike" => {
+        "Cast" | "CastLike" | "BitCast" => {
             let a = op.input(0)?;
             let to = match op.opt(1) {
                 Some(like) if kind == "CastLike" => like.elem,
                 _ => Elem::from_onnx(i32::try_from(op.int_or("to", 0)).unwrap_or(0)),
             };
-            let mut out = Info::new(to, a.shape.clone()).with_data(fold::cast(a, to));
+            let mut out = Info::new(to, a.shape.clone());
+            if kind != "BitCast" {
+                out = out.with_data(fold::cast(a, to));
+            }
             out.origin = a.origin.clone();
             vec![out]
         }

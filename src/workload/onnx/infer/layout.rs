@@ -20,6 +20,16 @@ pub fn infer(op: &mut Op) -> Result<Option<Vec<Info>>> {
             vec![Info::new(a.elem, vec![n, c, h, w])]
         }
         "Pad" => vec![pad(op)?],
+        // Blocked channels of a layout-optimized model; the padding of the last block is not kept.
+        "ReorderInput" => vec![op.input(0)?.clone()],
+        "ReorderOutput" => {
+            let a = op.input(0)?;
+            let mut shape = a.shape.clone();
+            if let (Some(c), Some(kept)) = (shape.get_mut(1), op.int("channels")) {
+                *c = extent(kept, "channels")?;
+            }
+            vec![Info::new(a.elem, shape)]
+        }
         "CenterCropPad" => {
             let a = op.input(0)?;
             let to = super::movement::known_shape(op, 1)?;

@@ -102,7 +102,7 @@ impl Op<'_> {
 pub const UNKNOWN: &str = "depends on the data of its input";
 
 /// Every operator set up to this version of the standard's default domain is understood.
-pub const NEWEST_OPSET: i64 = 26;
+pub const NEWEST_OPSET: i64 = 28;
 
 /// Outputs of `op`, in order.
 ///

@@ -262,6 +262,9 @@ fn dft(op: &Op) -> Result<Info> {
     let inverse = op.int_or("inverse", 0) != 0;
     if op.int_or("onesided", 0) != 0 && !inverse {
         shape[axis] = shape[axis] / 2 + 1;
+    } else if op.int_or("onesided", 0) != 0 && op.opt(1).is_none() {
+        // Half a spectrum of n/2 + 1 bins comes from n samples; n is taken as even.
+        shape[axis] = shape[axis].saturating_sub(1).saturating_mul(2);
     }
     if let Some(last) = shape.last_mut() {
         *last = if op.int_or("onesided", 0) != 0 && inverse { 1 } else { 2 };

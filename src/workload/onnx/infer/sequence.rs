@@ -12,8 +12,6 @@ pub struct Recurrent {
     pub steps: u64,
     /// Batch.
     pub batch: u64,
-    /// Features of an input.
-    pub input: u64,
     /// Hidden units.
     pub hidden: u64,
     /// 1, or 2 when bidirectional.
@@ -64,5 +62,5 @@ pub fn recurrent(op: &Op) -> Result<Option<Recurrent>> {
     }
     let batch_first = op.int_or("layout", 0) != 0;
     let (steps, batch) = if batch_first { (b, a) } else { (a, b) };
-    Ok(Some(Recurrent { gates, steps, batch, input, hidden, directions, batch_first }))
+    Ok(Some(Recurrent { gates, steps, batch, hidden, directions, batch_first }))
 }

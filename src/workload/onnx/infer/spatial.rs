@@ -319,6 +319,7 @@ fn resize(op: &Op) -> Result<Info> {
         }
     } else {
         let scales = match op.attr("scales") {
+            Some(a) if !a.ints.is_empty() => a.ints.iter().map(|&i| i as f64).collect(),
             Some(a) if !a.floats.is_empty() => a.floats.iter().map(|&f| f64::from(f)).collect(),
             _ if op.attr("height_scale").is_some() => {
                 vec![

@@ -1,0 +1,537 @@
+//! What is fitted on GPUs, in which order, and how far a constant may differ between engines, generations and
+//! architectures.
+//!
+//! Stages follow the model: dense products first (with what the measuring frameworks add), then what is said relative
+//! to them (2:4, other sparse kernels, convolutions), then attention and streams.
+
+use super::hierarchy::{Problem, Row};
+use super::predict::{prepare, setting_of};
+use crate::bench::{Sample, Timing};
+use crate::cost::gpu::attention::attention;
+use crate::cost::gpu::constants::{Constants, framework};
+use crate::cost::gpu::conv::conv;
+use crate::cost::gpu::facts::{Engine, Facts};
+use crate::cost::gpu::gemm::gemm;
+use crate::cost::gpu::memory::Setting;
+use crate::cost::gpu::sparse::{Library, half_constants, library};
+use crate::cost::gpu::stream::{Class, stream};
+use crate::cost::gpu::work::{Work, evaluate};
+use crate::error::Result;
+use crate::profile::calibration::{
+    AttentionConstants, ConvConstants, FrameworkConstants, GemmConstants, GpuCalibration, LibraryConstants,
+    SparseConstants, StreamConstants,
+};
+use crate::profile::{GpuArch, Profile};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A sample ready for the model.
+pub struct Prepared {
+    facts: Facts,
+    work: Work,
+    arch: String,
+    generation: String,
+    setting: String,
+    op: &'static str,
+    quantised: Option<String>,
+    cold: bool,
+    group: String,
+    target: f64,
+    timing: Timing,
+}
+
+/// How far a constant may stray, as standard deviations of its unbounded form: its mean over everything, a
+/// generation's, an architecture's, and one engine's of one architecture. Zero forbids.
+struct Freedom {
+    mean: f64,
+    generation: f64,
+    arch: f64,
+    engine: f64,
+}
+
+const fn free(mean: f64, generation: f64, arch: f64, engine: f64) -> Freedom {
+    Freedom { mean, generation, arch, engine }
+}
+
+/// In the order of [`GemmConstants::NAMES`].
+const GEMM: [Freedom; 13] = [
+    free(1.0, 0.4, 0.5, 0.5),    // issue
+    free(0.6, 0.3, 0.25, 0.2),   // feed
+    free(0.8, 0.3, 0.25, 0.25),  // step
+    free(0.8, 0.3, 0.3, 0.15),   // ramp
+    free(1.0, 0.4, 0.3, 0.3),    // epilogue
+    free(1.0, 0.5, 0.4, 0.3),    // tail
+    free(0.8, 0.4, 0.4, 0.2),    // dram
+    free(0.7, 0.15, 0.12, 0.15), // power
+    free(0.15, 0.0, 0.0, 0.0),   // alpha
+    free(1.0, 0.4, 0.3, 0.2),    // split
+    free(0.5, 0.3, 0.3, 0.1),    // overlap
+    free(1.0, 0.5, 0.4, 0.4),    // narrow
+    free(1.0, 0.5, 0.5, 0.3),    // tlb
+];
+/// In the order of [`SparseConstants::NAMES`].
+const SPARSE: [Freedom; 7] = [
+    free(0.2, 0.05, 0.1, 0.1), // issue
+    free(0.4, 0.1, 0.15, 0.1), // feed
+    free(0.4, 0.1, 0.2, 0.1),  // ramp
+    free(0.4, 0.1, 0.2, 0.1),  // step
+    free(0.2, 0.05, 0.1, 0.1), // power
+    free(0.5, 0.0, 0.0, 0.0),  // narrow
+    free(0.5, 0.0, 0.0, 0.0),  // split
+];
+const LIBRARY: [Freedom; 9] = [
+    free(1.0, 0.0, 0.0, 0.0),
+    free(1.0, 0.0, 0.0, 0.0),
+    free(0.3, 0.0, 0.0, 0.0),
+    free(1.5, 0.0, 0.0, 0.0),
+    free(1.0, 0.0, 0.0, 0.0),
+    free(0.7, 0.0, 0.0, 0.0),
+    free(1.5, 0.0, 0.0, 0.0),
+    free(0.7, 0.0, 0.0, 0.0),
+    free(4.0, 0.0, 0.0, 0.0),
+];
+const CONV: [Freedom; 4] =
+    [free(0.2, 0.0, 0.0, 0.0), free(0.3, 0.0, 0.0, 0.0), free(0.4, 0.0, 0.0, 0.0), free(0.6, 0.0, 0.0, 0.0)];
+/// In the order of [`AttentionConstants::NAMES`].
+const ATTENTION: [Freedom; 10] = [
+    free(1.0, 0.4, 0.5, 0.0),  // issue
+    free(0.4, 0.2, 0.2, 0.0),  // exponential
+    free(0.3, 0.1, 0.15, 0.0), // power
+    free(0.6, 0.2, 0.3, 0.0),  // ramp
+    free(0.8, 0.4, 0.4, 0.0),  // dram
+    free(0.6, 0.2, 0.3, 0.0),  // decode_ramp
+    free(1.0, 0.4, 0.4, 0.0),  // decode_step
+    free(1.0, 0.4, 0.4, 0.0),  // decode_head
+    free(1.0, 0.3, 0.3, 0.0),  // tail
+    free(1.0, 0.4, 0.4, 0.0),  // tokens
+];
+/// In the order of [`StreamConstants::NAMES`].
+const STREAM: [Freedom; 6] = [
+    free(0.8, 0.4, 0.4, 0.4),
+    free(0.6, 0.3, 0.3, 0.2),
+    free(0.6, 0.3, 0.3, 0.2),
+    free(0.8, 0.3, 0.3, 0.3),
+    free(1.0, 0.3, 0.3, 0.3),
+    free(0.6, 0.2, 0.3, 0.2),
+];
+
+/// Prior of a framework's overhead: seconds a call and the deviation of its logarithm.
+fn overhead_prior(setting: &str, quantised: bool) -> (f64, f64) {
+    let timing = setting.split('/').nth(1).unwrap_or("");
+    match (timing, quantised) {
+        // A CUDA graph replays kernels about 1.5 µs apart.
+        ("cold", false) => (1.5e-6, 0.15),
+        ("cold", true) => (6e-6, 0.5),
+        ("host", _) => (12e-6, 0.7),
+        _ => (4e-6, 0.15),
+    }
+}
+
+/// Rows that the GPU model covers, with the reasons of those that it does not.
+pub fn prepared(samples: &[(&Sample, &Profile)]) -> (Vec<(usize, Prepared)>, BTreeMap<String, u64>) {
+    let mut rows = Vec::new();
+    let mut left_out = BTreeMap::new();
+    for (i, (sample, profile)) in samples.iter().enumerate() {
+        match ready(sample, profile) {
+            Ok(row) => rows.push((i, row)),
+            Err(reason) => *left_out.entry(reason.to_owned()).or_default() += 1,
+        }
+    }
+    (rows, left_out)
+}
+
+fn ready(sample: &Sample, profile: &Profile) -> Result<Prepared, &'static str> {
+    let facts = Facts::of(profile).map_err(|_| "not a GPU")?;
+    let work = prepare(&facts, sample)?;
+    let arch = facts.arch.map_or("unknown", |a| a.kin().name()).to_owned();
+    let generation = facts.generation().map_or("unknown".to_owned(), |g| format!("{g:?}"));
+    let family = sample.pattern.split('@').next().unwrap_or("");
+    Ok(Prepared {
+        arch,
+        generation,
+        setting: sample.setting(),
+        op: sample.op.name(),
+        quantised: quantised(sample).map(str::to_owned),
+        cold: sample.timing == Timing::Cold,
+        group: format!(
+            "{}|{}|{}|{}|{family}|{}",
+            sample.op.name(),
+            sample.source,
+            sample.device,
+            sample.dtype,
+            sample.kernel
+        ),
+        target: sample.seconds().ln(),
+        timing: sample.timing,
+        facts,
+        work,
+    })
+}
+
+/// The dtype of a serving stack's product that quantises its activations inside the timed call.
+pub(super) fn quantised(sample: &Sample) -> Option<&str> {
+    let narrow = matches!(sample.dtype.as_str(), "fp8" | "int8" | "fp4");
+    // Serving stacks take 16-bit activations; library benchmarks take quantised ones.
+    (narrow && matches!(sample.kernel.as_str(), "trtllm" | "vllm")).then_some(sample.dtype.as_str())
+}
+
+/// The framework key of a row.
+pub(super) fn framework_key(setting: &str, quantised: Option<&str>) -> String {
+    quantised.map_or_else(|| setting.to_owned(), |dtype| format!("{setting}/{dtype}"))
+}
+
+/// Fits all stages.
+pub fn calibrate(rows: &[&Prepared], iterations: usize) -> GpuCalibration {
+    let mut calibration = GpuCalibration::default();
+    let stage =
+        |pick: &dyn Fn(&Work) -> bool| -> Vec<&Prepared> { rows.iter().copied().filter(|r| pick(&r.work)).collect() };
+    dense_stage(&mut calibration, &stage(&|w| matches!(w, Work::Dense(_))), iterations);
+    sparse_stage(&mut calibration, &stage(&|w| matches!(w, Work::Half(_))), iterations);
+    library_stage(&mut calibration, &stage(&|w| matches!(w, Work::Library(_))), iterations);
+    conv_stage(&mut calibration, &stage(&|w| matches!(w, Work::Conv(..))), iterations);
+    attention_stage(&mut calibration, &stage(&|w| matches!(w, Work::Attention(_))), iterations);
+    stream_stage(&mut calibration, &stage(&|w| matches!(w, Work::Stream(_))), iterations);
+    timing_defaults(&mut calibration);
+    calibration
+}
+
+/// Weight of each row: a group of the same source, device, operation, dtype, pattern and kernel counts by its rows up
+/// to 150 of them, so that no source drowns the others.
+fn weights(rows: &[&Prepared]) -> Vec<f64> {
+    let mut counts: BTreeMap<&str, f64> = BTreeMap::new();
+    for row in rows {
+        *counts.entry(&row.group).or_default() += 1.0;
+    }
+    rows.iter().map(|r| (150.0 / counts[r.group.as_str()]).min(1.0)).collect()
+}
+
+/// One stage's problem over given constants, with levels `mean`, generation, architecture and engine.
+struct Stage<'a> {
+    problem: Problem,
+    freedoms: &'a [Freedom],
+    prior: Vec<f64>,
+    names: &'static [&'static str],
+}
+
+impl<'a> Stage<'a> {
+    fn new(freedoms: &'a [Freedom], prior: Vec<f64>, names: &'static [&'static str]) -> Self {
+        Self { problem: Problem::default(), freedoms, prior, names }
+    }
+
+    /// Columns of each slot for an engine (or kind) on an architecture.
+    fn slots(&mut self, engine: &str, arch: &str, generation: &str) -> Vec<Vec<usize>> {
+        let (freedoms, prior, names) = (self.freedoms, &self.prior, self.names);
+        let p = &mut self.problem;
+        freedoms
+            .iter()
+            .zip(names)
+            .enumerate()
+            .map(|(j, (f, name))| {
+                let mut columns = vec![p.column(&format!("mean.{engine}.{name}"), prior[j], f.mean)];
+                if f.generation > 0.0 {
+                    columns.push(p.column(&format!("generation.{generation}.{name}"), 0.0, f.generation));
+                }
+                if f.arch > 0.0 {
+                    columns.push(p.column(&format!("arch.{arch}.{name}"), 0.0, f.arch));
+                }
+                if f.engine > 0.0 {
+                    columns.push(p.column(&format!("engine.{arch}.{engine}.{name}"), 0.0, f.engine));
+                }
+                columns
+            })
+            .collect()
+    }
+
+    /// The fitted slots of an engine on an architecture; levels that no row touched add nothing.
+    fn resolve(&self, engine: &str, arch: Option<GpuArch>, solution: &[f64]) -> Option<Vec<f64>> {
+        let generation = arch.map(|a| format!("{:?}", a.generation()));
+        let mut slots = Vec::new();
+        for (j, name) in self.names.iter().enumerate() {
+            let value = |key: String| self.problem.value(&key, solution);
+            let mean = value(format!("mean.{engine}.{name}")).or_else(|| self.mean_of_means(name, solution));
+            let mut slot = mean.unwrap_or(self.prior[j]);
+            if let (Some(a), Some(g)) = (arch, &generation) {
+                let arch = a.kin().name();
+                slot += value(format!("generation.{g}.{name}")).unwrap_or(0.0)
+                    + value(format!("arch.{arch}.{name}")).unwrap_or(0.0)
+                    + value(format!("engine.{arch}.{engine}.{name}")).unwrap_or(0.0);
+            }
+            slots.push(slot);
+        }
+        Some(slots)
+    }
+
+    /// For an engine without rows: the mean over engines that have them.
+    fn mean_of_means(&self, name: &str, solution: &[f64]) -> Option<f64> {
+        let found: Vec<f64> = Engine::ALL
+            .iter()
+            .filter_map(|e| self.problem.value(&format!("mean.{}.{name}", e.name()), solution))
+            .collect();
+        (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
+    }
+}
+
+/// Architectures to write constants for, `unknown` among them.
+fn architectures() -> impl Iterator<Item = (String, Option<GpuArch>)> {
+    let kin: BTreeSet<GpuArch> = GpuArch::ALL.into_iter().map(GpuArch::kin).collect();
+    kin.into_iter().map(|a| (a.name().to_owned(), Some(a))).chain([("unknown".to_owned(), None)])
+}
+
+fn dense_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
+    let mut stage = Stage::new(&GEMM, GemmConstants::prior(), GemmConstants::NAMES);
+    let mut keys: BTreeSet<(String, bool, bool)> = BTreeSet::new();
+    for (row, weight) in rows.iter().zip(weights(rows)) {
+        let Work::Dense(w) = &row.work else { continue };
+        let engine = w.engine.name();
+        let key = framework_key(&row.setting, row.quantised.as_deref());
+        keys.insert((key.clone(), row.quantised.is_some(), row.cold));
+        let name = format!("{engine}|{}|{key}", row.arch);
+        let mut slots = stage.slots(engine, &row.arch, &row.generation);
+        let p = &mut stage.problem;
+        let (overhead, deviation) = overhead_prior(&row.setting, row.quantised.is_some());
+        slots.push(vec![p.column(&format!("overhead.{key}"), overhead.ln(), deviation)]);
+        slots.push(vec![p.column(&format!("copies.{}", row.setting), 6f64.ln(), if row.cold { 0.5 } else { 0.0 })]);
+        let quantise = if row.quantised.is_some() { 0.5 } else { 0.0 };
+        slots.push(vec![p.column(&format!("quantise.{key}"), 4f64.ln(), quantise)]);
+        let layout = p.layout(&name, |_| slots);
+        p.rows.push(Row { layout, target: row.target, weight });
+    }
+    let predict = |i: usize, s: &[f64]| {
+        let row = rows[i];
+        let Work::Dense(w) = &row.work else { return 1.0 };
+        let mut setting = row.bare();
+        setting.overhead = s[13].exp();
+        setting.copies = if row.cold { s[14].exp() } else { 0.0 };
+        setting.quantise = if row.quantised.is_some() { s[15].exp() } else { 0.0 };
+        gemm(&row.facts, &GemmConstants::from_slots(&s[..13]), &setting, w).time + setting.overhead
+    };
+    let solution = stage.problem.fit(&predict, iterations);
+    for engine in Engine::ALL {
+        let table = calibration.gemm.entry(engine.name().to_owned()).or_default();
+        for (name, arch) in architectures() {
+            if let Some(slots) = stage.resolve(engine.name(), arch, &solution) {
+                table.insert(name, GemmConstants::from_slots(&slots));
+            }
+        }
+    }
+    for (key, quantised, cold) in keys {
+        let value = |what: &str| stage.problem.value(&format!("{what}.{key}"), &solution).map_or(0.0, f64::exp);
+        let base = key.split('/').take(if key.contains("/vllm") { 3 } else { 2 }).collect::<Vec<_>>().join("/");
+        let copies = stage.problem.value(&format!("copies.{base}"), &solution).map_or(0.0, f64::exp);
+        calibration.framework.insert(
+            key.clone(),
+            FrameworkConstants {
+                overhead: value("overhead"),
+                copies: if cold { copies } else { 0.0 },
+                quantise: if quantised { value("quantise") } else { 0.0 },
+                ..FrameworkConstants::default()
+            },
+        );
+    }
+}
+
+fn sparse_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
+    let mut stage = Stage::new(&SPARSE, SparseConstants::prior(), SparseConstants::NAMES);
+    let fixed: Vec<(Constants, Setting)> = rows.iter().map(|r| r.fixed(calibration)).collect();
+    for (row, weight) in rows.iter().zip(weights(rows)) {
+        let Work::Half(w) = &row.work else { continue };
+        let engine = w.engine.name();
+        let slots = stage.slots(engine, &row.arch, &row.generation);
+        let layout = stage.problem.layout(&format!("{engine}|{}", row.arch), |_| slots);
+        stage.problem.rows.push(Row { layout, target: row.target, weight });
+    }
+    let predict = |i: usize, s: &[f64]| {
+        let (row, (constants, setting)) = (rows[i], &fixed[i]);
+        let Work::Half(w) = &row.work else { return 1.0 };
+        let c = half_constants(constants.gemm(w.engine), &SparseConstants::from_slots(s));
+        gemm(&row.facts, &c, setting, w).time + setting.overhead
+    };
+    let solution = stage.problem.fit(&predict, iterations);
+    for engine in Engine::ALL.into_iter().filter(|e| e.is_tensor()) {
+        let table = calibration.sparse.entry(engine.name().to_owned()).or_default();
+        for (name, arch) in architectures() {
+            if let Some(slots) = stage.resolve(engine.name(), arch, &solution) {
+                table.insert(name, SparseConstants::from_slots(&slots));
+            }
+        }
+    }
+}
+
+fn library_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
+    let mut stage = Stage::new(&LIBRARY, LibraryConstants::prior(), LibraryConstants::NAMES);
+    let fixed: Vec<(Constants, Setting)> = rows.iter().map(|r| r.fixed(calibration)).collect();
+    let mut seen = BTreeSet::new();
+    for (row, weight) in rows.iter().zip(weights(rows)) {
+        let Work::Library(w) = &row.work else { continue };
+        seen.insert(w.library);
+        let slots = stage.slots(w.library.name(), &row.arch, &row.generation);
+        let layout = stage.problem.layout(w.library.name(), |_| slots);
+        stage.problem.rows.push(Row { layout, target: row.target, weight });
+    }
+    let predict = |i: usize, s: &[f64]| {
+        let (row, (constants, setting)) = (rows[i], &fixed[i]);
+        let Work::Library(w) = &row.work else { return 1.0 };
+        let c = LibraryConstants::from_slots(s);
+        library(&row.facts, &c, constants.gemm(w.dense.engine), setting, w).time + setting.overhead
+    };
+    let solution = stage.problem.fit(&predict, iterations);
+    for l in Library::ALL.into_iter().filter(|l| seen.contains(l)) {
+        if let Some(slots) = stage.resolve(l.name(), None, &solution) {
+            calibration.library.insert(l.name().to_owned(), LibraryConstants::from_slots(&slots));
+        }
+    }
+}
+
+fn conv_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
+    let mut stage = Stage::new(&CONV, ConvConstants::prior(), ConvConstants::NAMES);
+    let fixed: Vec<(Constants, Setting)> = rows.iter().map(|r| r.fixed(calibration)).collect();
+    let mut seen = BTreeSet::new();
+    for (row, weight) in rows.iter().zip(weights(rows)) {
+        let Work::Conv(w, _) = &row.work else { continue };
+        seen.insert(w.engine);
+        let slots = stage.slots(w.engine.name(), &row.arch, &row.generation);
+        let layout = stage.problem.layout(w.engine.name(), |_| slots);
+        stage.problem.rows.push(Row { layout, target: row.target, weight });
+    }
+    let predict = |i: usize, s: &[f64]| {
+        let (row, (constants, setting)) = (rows[i], &fixed[i]);
+        let Work::Conv(w, shape) = &row.work else { return 1.0 };
+        let c = ConvConstants::from_slots(s);
+        conv(&row.facts, &c, constants.gemm(w.engine), setting, w, shape).0.time + setting.overhead
+    };
+    let solution = stage.problem.fit(&predict, iterations);
+    for engine in seen {
+        if let Some(slots) = stage.resolve(engine.name(), None, &solution) {
+            calibration.conv.insert(engine.name().to_owned(), ConvConstants::from_slots(&slots));
+        }
+    }
+}
+
+/// Overhead slot of a row whose operation its framework may wrap in another way than products.
+fn own_overhead(p: &mut Problem, calibration: &GpuCalibration, row: &Prepared) -> (String, Vec<usize>) {
+    let known = calibration.framework.get(&row.setting).map(|f| f.overhead);
+    let (mean, deviation) = match known {
+        Some(overhead) => (overhead.max(1e-6), 0.3),
+        None => overhead_prior(&row.setting, false),
+    };
+    let key = format!("{}:{}", row.setting, row.op);
+    let column = p.column(&format!("overhead.{key}"), mean.ln(), deviation);
+    (key, vec![column])
+}
+
+fn keep_overheads(calibration: &mut GpuCalibration, problem: &Problem, solution: &[f64], keys: BTreeSet<String>) {
+    for key in keys {
+        if let Some(overhead) = problem.value(&format!("overhead.{key}"), solution) {
+            let value = |what: &str| problem.value(&format!("{what}.{key}"), solution).map_or(0.0, f64::exp);
+            let (copies, pace) = (value("copies"), value("pace"));
+            let own = FrameworkConstants { overhead: overhead.exp(), quantise: 0.0, copies, pace };
+            calibration.framework.insert(key, own);
+        }
+    }
+}
+
+fn attention_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
+    let mut stage = Stage::new(&ATTENTION, AttentionConstants::prior(), AttentionConstants::NAMES);
+    let mut keys = BTreeSet::new();
+    for (row, weight) in rows.iter().zip(weights(rows)) {
+        let mut slots = stage.slots("attention", &row.arch, &row.generation);
+        let (key, overhead) = own_overhead(&mut stage.problem, calibration, row);
+        slots.push(overhead);
+        // A serving stack's call also rotates and caches; its kernels need not be the fastest library's.
+        let serving = f64::from(row.cold);
+        slots.push(vec![stage.problem.column(&format!("copies.{key}"), 0.0, 0.5 * serving)]);
+        slots.push(vec![stage.problem.column(
+            &format!("pace.{key}"),
+            if row.cold { 0.8f64.ln() } else { 0.0 },
+            0.3 * serving,
+        )]);
+        let layout = stage.problem.layout(&format!("{}|{key}", row.arch), |_| slots);
+        keys.insert(key);
+        stage.problem.rows.push(Row { layout, target: row.target, weight });
+    }
+    let fixed: Vec<Setting> = rows.iter().map(|r| r.fixed(calibration).1).collect();
+    let predict = |i: usize, s: &[f64]| {
+        let row = rows[i];
+        let Work::Attention(w) = &row.work else { return 1.0 };
+        let setting = Setting { copies: s[11].exp(), pace: s[12].exp(), serving: row.cold, ..fixed[i] };
+        attention(&row.facts, &AttentionConstants::from_slots(&s[..10]), &setting, w).time + s[10].exp()
+    };
+    let solution = stage.problem.fit(&predict, iterations);
+    for (name, arch) in architectures() {
+        if let Some(slots) = stage.resolve("attention", arch, &solution) {
+            calibration.attention.insert(name, AttentionConstants::from_slots(&slots));
+        }
+    }
+    keep_overheads(calibration, &stage.problem, &solution, keys);
+}
+
+fn stream_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
+    let mut stage = Stage::new(&STREAM, StreamConstants::prior(), StreamConstants::NAMES);
+    let mut keys = BTreeSet::new();
+    for (row, weight) in rows.iter().zip(weights(rows)) {
+        let Work::Stream(s) = &row.work else { continue };
+        let class = Class::of(s.kind).name();
+        let mut slots = stage.slots(class, &row.arch, &row.generation);
+        let (key, overhead) = own_overhead(&mut stage.problem, calibration, row);
+        slots.push(overhead);
+        let layout = stage.problem.layout(&format!("{class}|{}|{key}", row.arch), |_| slots);
+        keys.insert(key);
+        stage.problem.rows.push(Row { layout, target: row.target, weight });
+    }
+    let fixed: Vec<Setting> = rows.iter().map(|r| r.fixed(calibration).1).collect();
+    let predict = |i: usize, s: &[f64]| {
+        let row = rows[i];
+        let Work::Stream(work) = &row.work else { return 1.0 };
+        stream(&row.facts, &StreamConstants::from_slots(&s[..6]), &fixed[i], work).time + s[6].exp()
+    };
+    let solution = stage.problem.fit(&predict, iterations);
+    for class in Class::ALL {
+        let table = calibration.stream.entry(class.name().to_owned()).or_default();
+        for (name, arch) in architectures() {
+            if let Some(slots) = stage.resolve(class.name(), arch, &solution) {
+                table.insert(name, StreamConstants::from_slots(&slots));
+            }
+        }
+    }
+    keep_overheads(calibration, &stage.problem, &solution, keys);
+}
+
+/// A source that no sample covers takes the median of its timing's overheads.
+fn timing_defaults(calibration: &mut GpuCalibration) {
+    let mut by_timing: BTreeMap<String, Vec<FrameworkConstants>> = BTreeMap::new();
+    for (key, constants) in &calibration.framework {
+        if constants.quantise == 0.0 && !key.contains(':') {
+            if let Some(timing) = key.split('/').nth(1) {
+                by_timing.entry(timing.to_owned()).or_default().push(*constants);
+            }
+        }
+    }
+    for (timing, mut list) in by_timing {
+        list.sort_by(|a, b| a.overhead.total_cmp(&b.overhead));
+        calibration.framework.insert(timing, list[list.len() / 2]);
+    }
+}
+
+impl Prepared {
+    /// Source, device, operation, dtype, pattern family and kernel.
+    pub fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Logarithm of predicted over measured under a calibration.
+    pub fn log_ratio(&self, calibration: &GpuCalibration) -> f64 {
+        let (constants, setting) = self.fixed(calibration);
+        evaluate(&self.facts, &constants, &setting, &self.work).time.ln() - self.target
+    }
+
+    /// The setting without what a framework adds.
+    fn bare(&self) -> Setting {
+        setting_of(self.timing, &FrameworkConstants::default())
+    }
+
+    /// Constants and setting that earlier stages fixed.
+    fn fixed(&self, calibration: &GpuCalibration) -> (Constants, Setting) {
+        let key = framework_key(&self.setting, self.quantised.as_deref());
+        let f = framework(calibration, &key, self.op);
+        (Constants::of(&self.facts, calibration), setting_of(self.timing, &f))
+    }
+}

@@ -1,0 +1,10 @@
+//! From measurements to constants, and from constants to honest errors.
+//!
+//! Reading order: [`hierarchy`] (the fit), [`gpu`] (what is fitted on GPUs), [`predict`] (a row's prediction),
+//! [`validate`] (errors and their groups), [`split`] (what is held out).
+
+pub mod gpu;
+pub mod hierarchy;
+pub mod predict;
+pub mod split;
+pub mod validate;

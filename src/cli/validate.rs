@@ -1,0 +1,76 @@
+//! `hwsim validate`: predictions against measurements.
+
+use super::output;
+use clap::ValueEnum;
+use hwsim::bench::Sample;
+use hwsim::calibrate::split::Split;
+use hwsim::calibrate::validate::{predict, predict_held_out, profiles_for, validate};
+use hwsim::profile::{Calibration, Profile};
+use hwsim::report::validation;
+use std::io::Write;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Sample file (CSV)
+    #[arg(long, short, value_name = "S.csv")]
+    measurements: PathBuf,
+    /// Predict every row with this profile, instead of the one that answers to the row's device
+    #[arg(long, short)]
+    profile: Option<String>,
+    /// Fitted constants, instead of those that travel with hwsim
+    #[arg(long, value_name = "C.calib.toml", conflicts_with_all = ["leave_one_device_out", "split"])]
+    calibration: Option<PathBuf>,
+    /// Predict each device with constants that were fitted without its rows
+    #[arg(long, conflicts_with = "split")]
+    leave_one_device_out: bool,
+    /// Fit without a share of the shapes and predict those alone: shape:0.3
+    #[arg(long)]
+    split: Option<Split>,
+    /// Only rows of these operations
+    #[arg(long, value_delimiter = ',', value_name = "OP")]
+    op: Vec<String>,
+    /// What to print
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+    /// Write the answer to a file instead of stdout
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One row a group
+    Csv,
+    /// One object
+    Json,
+}
+
+pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
+    let mut samples = Sample::read(&args.measurements)?;
+    for op in &args.op {
+        op.parse::<hwsim::bench::SampleOp>()?;
+    }
+    samples.retain(|s| args.op.is_empty() || args.op.iter().any(|op| op == s.op.name()));
+    let given = args.profile.as_deref().map(super::profile).transpose()?;
+    let built_in: Vec<Profile> = Profile::built_in()?.into_iter().map(|(_, p)| p).collect();
+    let profiles = profiles_for(&samples, given.as_ref(), &built_in);
+    let split = if args.leave_one_device_out { Some(Split::LeaveOneDeviceOut) } else { args.split };
+    let outcomes = match (split, &args.calibration) {
+        (Some(split), _) => predict_held_out(&samples, &profiles, split)?,
+        (None, Some(path)) => predict(&samples, &profiles, &Calibration::from_file(path)?)?,
+        (None, None) => predict(&samples, &profiles, Calibration::shipped())?,
+    };
+    let answer = validate(&samples, &outcomes);
+    output::deliver(args.output.as_deref(), out, |to| match args.format {
+        Format::Json => {
+            serde_json::to_writer_pretty(&mut *to, &answer)?;
+            writeln!(to)
+        }
+        Format::Csv => validation::csv(&answer, to),
+        Format::Table => to.write_all(validation::table(&answer).as_bytes()),
+    })
+}

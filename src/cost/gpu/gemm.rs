@@ -1,0 +1,182 @@
+//! Tiled matrix products: tiles, waves, split-k, pipelining, L2 feed, main memory and the power limit.
+//!
+//! Tiles are dealt to multiprocessors in waves (LLMCompass, Zhang et al., ISCA'24, §4; NVIDIA, *Matrix Multiplication
+//! Background*, "wave quantization"). Inside a tile, products, L2 reads and the latency of the pipelined main loop
+//! overlap; start and end are paid once. The library's choice is the fastest of the tiles and splits it has.
+
+use super::facts::{Engine, Facts};
+use super::memory::{Footprint, Setting, larger, overlapped};
+use crate::cost::OperandBytes;
+use crate::profile::calibration::GemmConstants;
+
+/// A product in base units; bytes are per dense element.
+#[derive(Clone, Copy, Debug)]
+pub struct GemmWork {
+    /// Independent products.
+    pub groups: f64,
+    /// Rows of activations.
+    pub m: f64,
+    /// Outputs.
+    pub n: f64,
+    /// Reduction.
+    pub k: f64,
+    /// Bytes of an activation element.
+    pub input: f64,
+    /// Bytes of weights per dense weight element, metadata included.
+    pub weight: f64,
+    /// Bytes of an output element.
+    pub output: f64,
+    /// Bytes of an operand element as the main loop steps through k.
+    pub element: f64,
+    /// Peak multiply–accumulates a second of the engine and mode, on dense-equivalent products.
+    pub rate: f64,
+    /// The engine.
+    pub engine: Engine,
+    /// Compulsory bytes.
+    pub footprint: Footprint,
+}
+
+/// What the tile search found.
+#[derive(Clone, Copy, Debug)]
+pub struct GemmCost {
+    /// Seconds of the kernel, launch excluded.
+    pub time: f64,
+    /// Seconds of arithmetic with its tiles and waves.
+    pub compute: f64,
+    /// Seconds of main memory.
+    pub memory: f64,
+    /// Seconds of start and end.
+    pub ramp: f64,
+    /// Main-memory bytes.
+    pub dram: OperandBytes,
+    /// Bytes that pass from L2 into tiles.
+    pub l2: f64,
+    /// Rows and columns of the chosen tile.
+    pub tile: (f64, f64),
+    /// Parts into which k is split.
+    pub split: f64,
+    /// Dense-equivalent products issued, padding included.
+    pub issued: f64,
+}
+
+const TENSOR_TILES: &[(f64, f64)] = &[
+    (256.0, 128.0),
+    (128.0, 256.0),
+    (128.0, 128.0),
+    (128.0, 64.0),
+    (64.0, 128.0),
+    (64.0, 64.0),
+    (32.0, 128.0),
+    (128.0, 32.0),
+    (16.0, 128.0),
+    (128.0, 16.0),
+    (64.0, 32.0),
+    (32.0, 64.0),
+    (16.0, 64.0),
+];
+const LANE_TILES: &[(f64, f64)] = &[
+    (128.0, 128.0),
+    (256.0, 64.0),
+    (128.0, 64.0),
+    (64.0, 128.0),
+    (64.0, 64.0),
+    (32.0, 128.0),
+    (128.0, 32.0),
+    (64.0, 32.0),
+    (32.0, 64.0),
+];
+const SPLITS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 8.0, 16.0];
+/// Least k of a part.
+const LEAST_PART: f64 = 128.0;
+/// Accumulators of one multiprocessor's register file: tiles of more elements share it with nothing.
+const ACCUMULATORS: f64 = 32768.0;
+
+/// The fastest tile and split, joined with main memory.
+pub fn gemm(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork) -> GemmCost {
+    let tiles = if w.engine.is_tensor() { TENSOR_TILES } else { LANE_TILES };
+    tiled(facts, c, setting, w, tiles)
+}
+
+/// As [`gemm`], over given tiles (rows of activations by outputs).
+pub fn tiled(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork, tiles: &[(f64, f64)]) -> GemmCost {
+    // Rows longer than a page: each row of a tile needs a translation of its own.
+    let pages = w.k * w.element / 57344.0;
+    let pages4 = (pages * pages) * (pages * pages);
+    let rate = w.rate / (facts.sms * facts.clock) * c.issue / (1.0 + c.tlb * pages4 / (1.0 + pages4));
+    let step = w.element / 64.0 * c.step;
+    let l2_whole = c.feed * facts.sms;
+
+    let (mut best, mut chosen) = (f64::INFINITY, (0.0, 0.0, 1.0));
+    for &(tm, tn) in tiles {
+        let blocks = w.groups * (w.m / tm).ceil() * (w.n / tn).ceil();
+        let occupancy = (ACCUMULATORS / (tm * tn)).min(facts.shared / ((tm + tn) * 256.0)).clamp(1.0, 8.0).floor();
+        let area = tm * tn;
+        let narrow =
+            if tm < 128.0 || tn < 128.0 { (tm.min(128.0) * tn.min(128.0) / 16384.0).powf(c.narrow) } else { 1.0 };
+        let per_k = larger(area / (rate * narrow), (tm * w.input + tn * w.weight) / c.feed);
+        let epilogue = c.epilogue * area * w.output / c.feed / occupancy.sqrt();
+        for &split in SPLITS {
+            if split > 1.0 && w.k / split < LEAST_PART {
+                break;
+            }
+            let depth = w.k / split;
+            let load = blocks * split / facts.sms;
+            let waves = softened(load, c.tail);
+            let rounds = softened(load / occupancy, c.tail);
+            let mut cycles = larger(waves * per_k * depth, rounds * step * depth) + waves * epilogue + c.ramp;
+            if split > 1.0 {
+                cycles += c.split * (200.0 + w.groups * w.m * w.n * split * 8.0 / l2_whole);
+            }
+            if cycles < best {
+                (best, chosen) = (cycles, (tm, tn, split));
+            }
+            // More parts cannot fill waves that are full.
+            if load > 8.0 {
+                break;
+            }
+        }
+    }
+    let (tm, tn, split) = chosen;
+    let macs = w.groups * w.m * w.n * w.k;
+    let compute = (best / facts.clock).max(macs / (w.rate * sustained(facts, c, w.rate)));
+
+    let panels = w.groups * w.k * (w.m * w.input + w.n * w.weight);
+    let again = spilled(facts, w, panels);
+    let dram = w.footprint.dram(facts.l2, setting, again);
+    let memory = dram.total().get() / (facts.bandwidth * c.dram);
+    let quantise = setting.quantise * w.groups * w.m * w.k / (facts.bandwidth * c.dram);
+    let blocks = w.groups * (w.m / tm).ceil() * (w.n / tn).ceil();
+    GemmCost {
+        time: overlapped(compute, memory, c.overlap) + quantise,
+        compute,
+        memory,
+        ramp: c.ramp / facts.clock,
+        dram,
+        l2: blocks * w.k * (tm * w.input + tn * w.weight) + w.groups * w.m * w.n * w.output,
+        tile: (tm, tn),
+        split,
+        issued: blocks * tm * tn * w.k,
+    }
+}
+
+/// Waves that a load takes: between the exact quotient and the next whole number, at least one.
+#[inline]
+fn softened(load: f64, tail: f64) -> f64 {
+    if load <= 1.0 { 1.0 } else { load + (load.ceil() - load) * tail }
+}
+
+/// Share of the peak that the board's power sustains: P ~ f·V² makes the sustained clock a power law of the watts per
+/// operation, until the clock's own limit.
+fn sustained(facts: &Facts, c: &GemmConstants, rate: f64) -> f64 {
+    let watts_per_tera = facts.watts / (2e-12 * rate);
+    (c.power * watts_per_tera.powf(c.alpha)).min(1.0)
+}
+
+/// Bytes read again because neither operand's panels stay in L2 over a wave of tiles.
+fn spilled(facts: &Facts, w: &GemmWork, panels: f64) -> f64 {
+    let smaller = (w.m * w.input).min(w.n * w.weight) * w.k;
+    let ratio = 0.6 * facts.l2 / smaller.max(1.0);
+    let share = 1.0 / (1.0 + ratio * ratio);
+    let side = (facts.sms * 16384.0).sqrt();
+    share * (w.groups * w.m * w.n * w.k * (w.input + w.weight) / side - panels).max(0.0)
+}

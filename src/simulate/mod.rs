@@ -1,0 +1,3 @@
+//! Simulators: slow, step by step, and the judges of the closed forms.
+
+pub mod systolic;
