@@ -13,12 +13,11 @@ pub(super) fn head(machine: &Machine, a: &Attention, unit: Unit, heads: f64, que
     // Query heads of one key/value head are rows of the same product.
     let rows = queries * heads;
     let pairs = rows * seen;
-    let (rate, share, padded) = if unit.matrix && rows >= 16.0 {
-        (unit.rate, p.tile_kernel, (rows / 16.0).ceil() * 16.0 / rows)
-    } else {
-        let share = if rows < 4.0 { p.memory_operand } else { p.microkernel };
-        (machine.vector_rate(a.dtype), share, (seen / lanes).ceil() * lanes / seen.max(1.0))
-    };
+    let vector_share = if rows < 4.0 { p.memory_operand } else { p.microkernel };
+    let vector = (machine.vector_rate(a.dtype) * vector_share, (seen / lanes).ceil() * lanes / seen.max(1.0));
+    let tiles = (unit.rate * p.tile_kernel, (rows / 16.0).ceil() * 16.0 / rows);
+    // The rate and the padding of the unit that is done first.
+    let (rate, padded) = if unit.matrix && tiles.1 / tiles.0 < vector.1 / vector.0 { tiles } else { vector };
     let issued = 2.0 * pairs * d * padded;
     let groups = (a.batch * a.kv_heads) as f64;
     let kv = a.kv_bytes().get() / groups;
@@ -29,7 +28,7 @@ pub(super) fn head(machine: &Machine, a: &Attention, unit: Unit, heads: f64, que
     let out = rows * d * a.dtype.output().bytes();
     let softmax = pairs / lanes * (p.exponential + 3.0);
     Demand {
-        overlap: issued / (rate * share) + softmax,
+        overlap: issued / rate + softmax,
         l1: issued * e.min(4.0) / machine.tile.1.min(rows) + pairs * 4.0 * 4.0 + x + out,
         serial: p.call + p.row_start * 2.0 * (rows / block).ceil(),
         issued,

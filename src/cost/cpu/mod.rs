@@ -105,7 +105,12 @@ impl CpuModel {
         let (machine, g) = (&self.machine, job.g);
         let Sizes { groups, m, n, k } = job.sizes();
         let direct = job.kernel == Kernel::Direct;
-        let split = divide(threads, groups, n / 8.0, m / 8.0);
+        // A thread takes whole register tiles, or whole block rows.
+        let grain = match job.kernel {
+            Kernel::Bsr { rows, .. } | Kernel::Tiles { rows, .. } => rows.max(8) as f64,
+            Kernel::Dense | Kernel::Direct | Kernel::Csr | Kernel::Nm { .. } | Kernel::Vnm { .. } => 8.0,
+        };
+        let split = divide(threads, groups, n / grain, m / 8.0);
         let share_n = (n / split.n).ceil().min(n);
         let share_m = (m / split.m).ceil().min(m);
         let per_core = (groups / split.groups).ceil();
