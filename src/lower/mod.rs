@@ -9,8 +9,8 @@ pub mod layer;
 pub mod shrink;
 
 pub use assign::{Assignment, Choice, Rule};
-pub use shrink::{Shrunk, shrink};
 pub use fuse::{Step, steps};
+pub use shrink::{Shrunk, shrink};
 
 use crate::dtype::DType;
 use crate::pattern::SparsityPattern;

@@ -123,7 +123,8 @@ impl<'a> Follow<'a> {
             Op::Input => same(fixed(layer.shape())),
             Op::Parameter => {
                 let axes: Axes = layer.shape().iter().map(|&d| self.space.class(d)).collect();
-                let params = layer.params.iter().map(|p| if p.shape == layer.shape() { axes.clone() } else { fixed(&p.shape) });
+                let params =
+                    layer.params.iter().map(|p| if p.shape == layer.shape() { axes.clone() } else { fixed(&p.shape) });
                 Some(Layout { params: params.collect(), outputs: vec![axes], ..Layout::default() })
             }
             Op::Conv(c) => self.conv(layer, c, inputs, place),
@@ -184,7 +185,10 @@ impl<'a> Follow<'a> {
                     }
                     if kind.contains("arg") {
                         self.space.freeze(a, &format!("{place} answers with a position along it"));
-                    } else if !matches!(kind.as_str(), "reducesum" | "reducesumsquare" | "reducel1" | "reducel2" | "sum") {
+                    } else if !matches!(
+                        kind.as_str(),
+                        "reducesum" | "reducesumsquare" | "reducel1" | "reducel2" | "sum"
+                    ) {
                         self.mixed.push((a.clone(), place.to_owned()));
                     }
                     if *keep {
@@ -562,7 +566,8 @@ impl<'a> Follow<'a> {
     /// Of an axis that is a product of several classes only the outermost may lose units: whole heads, not features of
     /// every head.
     fn keep_one_factor(&mut self) {
-        let axes: Vec<Axis> = self.layouts.iter().flat_map(|l| l.outputs.iter().chain(&l.params).flatten()).cloned().collect();
+        let axes: Vec<Axis> =
+            self.layouts.iter().flat_map(|l| l.outputs.iter().chain(&l.params).flatten()).cloned().collect();
         for axis in axes {
             let axis = self.space.resolve(&axis);
             self.keep_outermost(&axis);
