@@ -3,6 +3,7 @@
 
 pub mod calibration;
 pub mod cpu;
+pub mod detect;
 pub mod energy;
 pub mod gpu;
 pub mod scale_sim;
@@ -99,6 +100,12 @@ impl Profile {
     pub fn from_file(path: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         Self::from_toml(&text, &path.display().to_string())
+    }
+
+    /// The profile as TOML that [`Profile::from_toml`] reads back to the same value.
+    pub fn to_toml(&self) -> String {
+        // Every field is a string, a number, a list or a table, so there is nothing that TOML cannot hold.
+        toml::to_string(self).unwrap_or_default()
     }
 
     /// Finds a profile by path or name, with or without `.toml`: beside the caller, in `hw_profiles/`, then among the
