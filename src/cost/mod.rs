@@ -1,5 +1,7 @@
 //! What an operation costs on a machine: time, traffic, energy, what bounds it, and what really ran.
 
+pub mod cpu;
+pub mod energy;
 pub mod gpu;
 pub mod network;
 pub mod roofline;
@@ -62,9 +64,9 @@ pub struct Options {
 /// A profile that lacks what its model needs.
 pub fn model(profile: &Profile, options: Options) -> Result<Box<dyn CostModel>> {
     Ok(match &profile.device {
+        Device::Cpu(_) => Box::new(cpu::CpuModel::new(profile, options)?),
         Device::Gpu(_) => Box::new(gpu::GpuModel::new(profile, options)?),
         Device::Systolic(array) => Box::new(systolic::SystolicModel::new(profile, array)),
-        Device::Cpu(_) => Box::new(roofline::Roofline::new(profile)),
     })
 }
 

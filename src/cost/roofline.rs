@@ -56,9 +56,9 @@ fn rate(rates: &std::collections::BTreeMap<DType, crate::units::MacsPerCycle>, d
     rates.get(&dtype).map_or(0.0, |r| r.get())
 }
 
-/// The dtype's own rate, or that of the nearest dtype in which the machine can compute it.
-fn best(dtype: DType, own: impl Fn(DType) -> f64) -> f64 {
-    let substitutes: &[DType] = match dtype {
+/// A dtype and then, nearest first, those in which a machine without it would compute.
+pub(crate) fn substitutes(dtype: DType) -> &'static [DType] {
+    match dtype {
         DType::Fp32 => &[DType::Fp32],
         DType::Tf32 => &[DType::Tf32, DType::Fp32],
         DType::Fp16 => &[DType::Fp16, DType::Bf16, DType::Fp32],
@@ -66,8 +66,12 @@ fn best(dtype: DType, own: impl Fn(DType) -> f64) -> f64 {
         DType::Fp8 => &[DType::Fp8, DType::Bf16, DType::Fp16, DType::Fp32],
         DType::Int8 => &[DType::Int8, DType::Fp16, DType::Bf16, DType::Fp32],
         DType::Fp4 => &[DType::Fp4, DType::Fp8, DType::Bf16, DType::Fp16, DType::Fp32],
-    };
-    substitutes
+    }
+}
+
+/// The dtype's own rate, or that of the nearest dtype in which the machine can compute it.
+fn best(dtype: DType, own: impl Fn(DType) -> f64) -> f64 {
+    substitutes(dtype)
         .iter()
         .map(|&d| own(d))
         .find(|&r| r > 0.0)
@@ -116,7 +120,7 @@ fn stored(g: &SparseGemm) -> (Bytes, Bytes) {
     (least.values * groups, least.metadata * groups)
 }
 
-fn effectual(op: &Lowered) -> f64 {
+pub(super) fn effectual(op: &Lowered) -> f64 {
     match op {
         Lowered::Gemm(g) => g.effectual_macs(),
         Lowered::Attention(a) => a.effectual_macs(),
@@ -124,7 +128,7 @@ fn effectual(op: &Lowered) -> f64 {
     }
 }
 
-fn dense(op: &Lowered) -> f64 {
+pub(super) fn dense(op: &Lowered) -> f64 {
     match op {
         Lowered::Gemm(g) => g.dense_macs(),
         Lowered::Attention(a) => a.dense_macs(),
@@ -132,7 +136,7 @@ fn dense(op: &Lowered) -> f64 {
     }
 }
 
-fn dtype(op: &Lowered) -> DType {
+pub(super) fn dtype(op: &Lowered) -> DType {
     match op {
         Lowered::Gemm(g) => g.dtype,
         Lowered::Attention(a) => a.dtype,

@@ -3,6 +3,7 @@
 
 pub mod calibration;
 pub mod cpu;
+pub mod cpu_parameters;
 pub mod detect;
 pub mod energy;
 pub mod gpu;

@@ -96,7 +96,7 @@ impl WeightStats {
             SparsityPattern::Row(s) => kept_f64(n, s) * k,
             SparsityPattern::Column(s) => n * kept_f64(k, s),
             SparsityPattern::Block { rows, cols, sparsity } => {
-                let blocks = (self.rows.div_ceil(rows) * self.cols.div_ceil(cols)) as f64;
+                let blocks = self.rows.div_ceil(rows) as f64 * self.cols.div_ceil(cols) as f64;
                 n * k * kept_f64(blocks, sparsity) / blocks
             }
         }

@@ -1,0 +1,139 @@
+//! Dense products: packed and blocked, skinny, and depthwise convolutions.
+
+use super::hierarchy::{Access, Blocking, Demand, Operand};
+use super::machine::Machine;
+
+/// One core's dense product.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    pub m: f64,
+    pub n: f64,
+    pub k: f64,
+    /// Bytes of the weights as stored, and of what says where they belong.
+    pub weights: (f64, f64),
+    /// Bytes of the distinct inputs: of the image, for a convolution.
+    pub inputs: f64,
+    /// Bytes of an output element, and of all outputs, removed rows included.
+    pub output: f64,
+    /// See `output`.
+    pub outputs: f64,
+    /// Bytes of an operand element, as computed with.
+    pub element: f64,
+}
+
+/// The cheaper of a packed, blocked product and one that reads its weights in place.
+pub(super) fn product(machine: &Machine, s: &Shape, rate: f64, matrix: bool, vector_rate: f64) -> [Option<Demand>; 2] {
+    let skinny = (s.m <= machine.lanes()).then(|| skinny(machine, s, vector_rate));
+    [Some(blocked(machine, s, rate, matrix)), skinny]
+}
+
+fn blocked(machine: &Machine, s: &Shape, rate: f64, matrix: bool) -> Demand {
+    let (p, lanes) = (&machine.p, machine.lanes());
+    let pad = |x: f64, unit: f64| (x / unit).ceil() * unit;
+    // Vectors run along the axis that wastes less of them.
+    let waste = |x: f64| pad(x, lanes) / x;
+    let swap = waste(s.n) > waste(s.m);
+    let (u, v) = if swap { (s.m, s.n) } else { (s.n, s.m) };
+    let e = s.element;
+    let (padded, tile, share, depth) = if matrix {
+        // Tiles of 16 rows of one line, two by two.
+        ((pad(u, 16.0), pad(v, 16.0)), (32.0, 32.0), p.tile_kernel, pad(s.k, 64.0 / e))
+    } else {
+        let (vectors, scalars) = machine.tile;
+        // Fewer independent accumulators than latency × ports leave the pipelines idle.
+        let chains = (u / lanes).ceil().min(vectors) * v.min(scalars);
+        let share = p.microkernel * (chains / 8.0).min(1.0);
+        ((pad(u, lanes), v), (vectors * lanes, scalars), share, pad(s.k, 4.0 / e.min(4.0)))
+    };
+    let b = Blocking::new(machine, tile, e, (u, v, s.k));
+    let issued = padded.0 * padded.1 * depth;
+    let blocks_k = (s.k / b.kc).ceil();
+    // A broadcast takes a load slot like a whole vector; tiles load both operands by the line.
+    let slot = if matrix { e } else { machine.vector };
+    let loads = issued * (e / b.nr + slot / b.mr);
+    let results = 2.0 * s.m * s.n * 4.0 * blocks_k;
+    let (vector_operand, scalar_operand) =
+        if swap { (Operand::Inputs, Operand::Weights) } else { (Operand::Weights, Operand::Inputs) };
+    let source = |operand| if operand == Operand::Weights { s.weights.0 } else { s.inputs };
+    let block = b.mc * b.kc * e;
+    let sliver = b.kc * b.nr * e;
+    let repacks = (v / b.nc).ceil();
+    let accesses = [
+        Access {
+            operand: vector_operand,
+            source: source(vector_operand),
+            repeats: (repacks, source(vector_operand) + b.nc * b.kc * e),
+            packed: u * s.k * e * repacks,
+            panel: block,
+            reuse: ((b.nc / b.nr).ceil(), block + sliver),
+        },
+        Access {
+            operand: scalar_operand,
+            source: source(scalar_operand),
+            repeats: (1.0, 0.0),
+            packed: v * s.k * e,
+            panel: b.kc * b.nc * e,
+            reuse: ((u / b.mc).ceil(), b.kc * b.nc * e + block),
+        },
+        Access::direct(Operand::Outputs, s.outputs, 2.0 * blocks_k - 1.0, u * b.nc * s.output + block),
+        Access::direct(Operand::Metadata, s.weights.1, 1.0, 0.0),
+        Access::NONE,
+    ];
+    // Rows of a register tile that share one set evict one another between two blocks of k.
+    let conflict = (b.nr / machine.caches[0].lines_at_stride(s.n * s.output)).max(1.0);
+    let interleaved = if e < 4.0 { s.m * (s.k + s.n) } else { 0.0 };
+    let packing = p.pack * e * (u * repacks + v) * s.k + p.interleave * interleaved;
+    Demand {
+        overlap: issued / (rate * share),
+        l1: loads + results * conflict,
+        serial: packing + p.call,
+        issued,
+        accesses,
+    }
+}
+
+/// Few rows: weights are read once, where they lie, and meet every row in registers.
+fn skinny(machine: &Machine, s: &Shape, rate: f64) -> Demand {
+    let lanes = machine.lanes();
+    let issued = (s.k / lanes).ceil() * lanes * s.m * s.n;
+    let e = s.element;
+    // With one row each weight is a memory operand; more rows reuse the loaded vector.
+    let share = if s.m <= 1.0 { machine.p.memory_operand } else { machine.p.microkernel };
+    let rows = 4.0f64.min(s.n);
+    let x = s.m * s.k * e;
+    Demand {
+        overlap: issued / (rate * share) + machine.p.row_start * s.n * s.m / rows,
+        l1: s.weights.0 + x * s.n / rows + s.outputs,
+        serial: machine.p.call,
+        issued,
+        accesses: [
+            Access::direct(Operand::Weights, s.weights.0, 1.0, 0.0),
+            Access::direct(Operand::Inputs, s.inputs, s.n / rows, x + rows * s.k * e),
+            Access::direct(Operand::Outputs, s.outputs, 1.0, 0.0),
+            Access::direct(Operand::Metadata, s.weights.1, 1.0, 0.0),
+            Access::NONE,
+        ],
+    }
+}
+
+/// Depthwise and narrow grouped convolutions, vectorised over channels or pixels: the image is a memory operand.
+pub(super) fn direct(machine: &Machine, s: &Shape, groups: f64, rate: f64) -> Demand {
+    let lanes = machine.lanes();
+    let outputs = s.m * s.n * groups;
+    let issued = (outputs / lanes).ceil() * lanes * s.k;
+    // Rows of the image under the kernel stay in L1 or L2: taps re-read what was just touched.
+    let row = (s.inputs * groups / s.m.sqrt()).max(s.element) * s.k.sqrt();
+    Demand {
+        overlap: issued / (rate * machine.p.memory_operand),
+        l1: issued * s.element.min(4.0) + outputs * s.output,
+        serial: machine.p.call + machine.p.row_start * s.m.sqrt(),
+        issued,
+        accesses: [
+            Access::direct(Operand::Weights, s.weights.0 * groups, 1.0, 0.0),
+            Access::direct(Operand::Inputs, s.inputs * groups, s.k.sqrt(), row),
+            Access::direct(Operand::Outputs, s.outputs * groups, 1.0, 0.0),
+            Access::NONE,
+            Access::NONE,
+        ],
+    }
+}

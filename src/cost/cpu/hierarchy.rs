@@ -1,0 +1,226 @@
+//! Bytes per cache level from tile footprints, and the ECM time of what one core does.
+//!
+//! Execution–cache–memory (Hofmann, Hager et al., CCPE 2018): arithmetic overlaps with transfers, transfers do not
+//! overlap with one another: `max(T_OL, T_nOL + Σ T_level)`. A byte from main memory goes to the private caches
+//! directly (non-inclusive last level), so the shared level is paid for what it serves itself.
+
+use super::machine::Machine;
+use crate::cost::{MAX_LEVELS, OperandBytes};
+use crate::units::Bytes;
+
+/// Whose bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operand {
+    Weights,
+    Metadata,
+    Inputs,
+    Outputs,
+    /// Further operands of a fused epilogue.
+    Epilogue,
+}
+
+/// How one operand is walked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Access {
+    pub operand: Operand,
+    /// Distinct bytes as they lie in memory.
+    pub source: f64,
+    /// Times that they are read from there, and the bytes touched between two of them.
+    pub repeats: (f64, f64),
+    /// Bytes of the packed copy, 0 where the kernel reads the source itself.
+    pub packed: f64,
+    /// Bytes of a panel: packed and used before the next one overwrites it.
+    pub panel: f64,
+    /// Times that a panel is read, and the bytes touched between two of them.
+    pub reuse: (f64, f64),
+}
+
+impl Access {
+    /// No bytes at all.
+    pub const NONE: Self = Self {
+        operand: Operand::Epilogue,
+        source: 0.0,
+        repeats: (1.0, 0.0),
+        packed: 0.0,
+        panel: 0.0,
+        reuse: (1.0, 0.0),
+    };
+
+    /// An operand that is read (or written) where it lies, `times` times.
+    pub fn direct(operand: Operand, source: f64, times: f64, distance: f64) -> Self {
+        Self { operand, source, repeats: (times.max(1.0), distance), packed: 0.0, panel: 0.0, reuse: (1.0, 0.0) }
+    }
+}
+
+/// What one core does for one product, in cycles and bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Demand {
+    /// In-core cycles that overlap with transfers.
+    pub overlap: f64,
+    /// Bytes over the load and store ports of L1, per operand where it matters: all together.
+    pub l1: f64,
+    /// In-core cycles before and beside the kernel: packing, rows, call.
+    pub serial: f64,
+    /// Multiply–accumulates issued.
+    pub issued: f64,
+    /// The operands.
+    pub accesses: [Access; 5],
+}
+
+/// How the operands' first touches are served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Residency {
+    /// Bytes of the whole operation where everything was touched just before; infinite after other work.
+    pub warm: f64,
+    /// Share of the inputs that the last level still holds.
+    pub inputs: f64,
+}
+
+/// Traffic that the caches inside each level miss, innermost first; index `depth` is main memory.
+pub(super) type Flow = [OperandBytes; MAX_LEVELS];
+
+/// Cores on the operation and how each operand is divided among them; fractions where some have less to do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Split {
+    pub groups: f64,
+    pub n: f64,
+    pub m: f64,
+}
+
+impl Split {
+    pub fn cores(&self) -> f64 {
+        self.groups * self.n * self.m
+    }
+
+    /// Disjoint shares of an operand; the other cores read the same bytes.
+    fn shares(&self, operand: Operand) -> f64 {
+        match operand {
+            Operand::Weights | Operand::Metadata => self.groups * self.n,
+            Operand::Inputs => self.groups * self.m,
+            Operand::Outputs | Operand::Epilogue => self.cores(),
+        }
+    }
+}
+
+/// ECM time of an operation in cycles and its parts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Priced {
+    pub cycles: f64,
+    pub arithmetic: f64,
+    pub overhead: f64,
+    /// The level that takes most of the transfers: 0 is L1, `depth` main memory.
+    pub slowest: usize,
+    pub memory_bound: bool,
+    pub flow: Flow,
+    pub issued: f64,
+}
+
+/// Prices `count` repetitions of a core's demand on the cores of a split.
+pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split, residency: Residency) -> Priced {
+    let depth = machine.depth;
+    let cores = split.cores();
+    let mut core = [0.0; MAX_LEVELS];
+    let mut distinct = [0.0; MAX_LEVELS];
+    let mut flow: Flow = Default::default();
+    for access in demand.accesses.iter().filter(|a| a.source + a.packed > 0.0) {
+        let shares = split.shares(access.operand);
+        for (i, cache) in machine.caches().iter().enumerate() {
+            let cold = match access.operand {
+                _ if residency.warm.is_finite() => {
+                    // A private cache holds the share of its own core.
+                    cache.miss(if cache.shared { residency.warm } else { residency.warm / cores })
+                }
+                Operand::Inputs if i + 1 == depth => 1.0 - residency.inputs,
+                _ => 1.0,
+            };
+            let again = (access.repeats.0 - 1.0) * cache.miss(access.repeats.1);
+            let panel = 2.0 * cache.miss(access.panel) + (access.reuse.0 - 1.0) * cache.miss(access.reuse.1);
+            let bytes = count * (access.source * (cold + again) + access.packed * panel);
+            core[i + 1] += bytes;
+            distinct[i + 1] += bytes * shares;
+            // Cores that read the same lines find them in the shared cache.
+            let moved = if cache.shared || i + 1 == depth { bytes * shares } else { bytes * cores };
+            add(&mut flow[i + 1], access.operand, moved);
+        }
+    }
+    // Levels farther out never move more than those inside them.
+    for i in (1..depth).rev() {
+        core[i] = core[i].max(core[i + 1]);
+    }
+    let l1 = count * demand.l1;
+    let rest = (l1 * cores - flow[1].total().get()).max(0.0);
+    add(&mut flow[0], Operand::Inputs, rest);
+    flow[0] = sum(flow[0], flow[1]);
+    let mut parts = [0.0; MAX_LEVELS];
+    parts[0] = l1 / machine.l1();
+    for i in 1..depth {
+        let cache = &machine.caches[i];
+        let served = if i + 1 == depth { core[i] - core[depth] } else { core[i] };
+        parts[i] = served / cache.bandwidth;
+        if cache.shared {
+            let all = cache.bandwidth * (machine.cores * machine.p.shared_saturation).max(1.0).min(cores);
+            parts[i] = parts[i].max((distinct[i] - distinct[i + 1]) / all);
+        }
+    }
+    parts[depth] = (core[depth] / machine.memory.0).max(distinct[depth] / machine.memory.1);
+    let transfers: f64 = parts[..=depth].iter().sum();
+    let arithmetic = count * demand.overlap;
+    let overhead = count * demand.serial;
+    let slowest = (0..=depth).fold(0, |most, i| if parts[i] > parts[most] { i } else { most });
+    Priced {
+        cycles: arithmetic.max(transfers) + overhead,
+        arithmetic,
+        overhead,
+        slowest,
+        memory_bound: transfers > arithmetic,
+        flow,
+        issued: count * demand.issued * cores,
+    }
+}
+
+fn add(bytes: &mut OperandBytes, operand: Operand, amount: f64) {
+    let amount = Bytes(amount);
+    match operand {
+        Operand::Weights => bytes.weights += amount,
+        Operand::Metadata => bytes.metadata += amount,
+        Operand::Inputs | Operand::Epilogue => bytes.inputs += amount,
+        Operand::Outputs => bytes.outputs += amount,
+    }
+}
+
+fn sum(a: OperandBytes, b: OperandBytes) -> OperandBytes {
+    OperandBytes {
+        weights: a.weights + b.weights,
+        metadata: a.metadata + b.metadata,
+        inputs: a.inputs + b.inputs,
+        outputs: a.outputs + b.outputs,
+    }
+}
+
+/// Blocking of a packed product (Goto and van de Geijn 2008; the closed form of Low et al., TOMS 2016).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocking {
+    pub mr: f64,
+    pub nr: f64,
+    pub mc: f64,
+    pub kc: f64,
+    pub nc: f64,
+}
+
+impl Blocking {
+    /// For elements of `e` bytes and a register tile of `mr` × `nr`; (u, v, k) are the extents.
+    pub fn new(machine: &Machine, (mr, nr): (f64, f64), e: f64, (u, v, k): (f64, f64, f64)) -> Self {
+        let l1 = &machine.caches[0];
+        let l2 = &machine.caches[1.min(machine.depth - 1)];
+        let cycle = l1.capacity / l1.ways;
+        let ways = ((l1.ways - 1.0) / (1.0 + nr / mr)).floor().max(1.0);
+        let kc = (ways * cycle / (mr * e)).floor().clamp(16.0, 1024.0);
+        let kc = (k / (k / kc).ceil()).ceil();
+        // A panel of one operand stays in L2 beside a strip of the other and of the result.
+        let half = |capacity: f64, unit: f64| (capacity / 2.0 / (kc * e) / unit).floor().max(1.0) * unit;
+        let mc = half(l2.capacity, mr).min(u);
+        let share = if machine.last().shared { machine.cores } else { 1.0 };
+        let nc = half((machine.last().capacity / share).max(l2.capacity), nr).min(v);
+        Self { mr: mr.min(u), nr: nr.min(v), mc, kc, nc }
+    }
+}

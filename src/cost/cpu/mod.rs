@@ -1,0 +1,408 @@
+//! CPUs: an execution–cache–memory model over tile footprints.
+//!
+//! [`machine`] turns the profile into rates per cycle, [`kernels`] chooses what runs, [`dense`], [`sparse`],
+//! [`attention`] and [`stream`] say what one core does for it, [`hierarchy`] prices that.
+
+mod attention;
+mod dense;
+mod hierarchy;
+mod kernels;
+mod machine;
+mod sparse;
+mod stream;
+
+use super::roofline::{Peaks, compulsory, dense as dense_macs, dtype, effectual};
+use super::{Bound, CostModel, Executed, Fallback, LayerCost, MacCount, Options, Timing, Traffic, default_interval};
+use crate::error::{Error, Result};
+use crate::lower::{Attention, Lowered, SparseGemm, Stream};
+use crate::pattern::SparsityPattern;
+use crate::profile::cpu_parameters::CpuParameters;
+use crate::profile::{Device, Energy, Profile};
+use crate::sparsity::StorageFormat;
+use crate::sparsity::stats::Tile;
+use crate::units::{Bytes, Cycles, Hertz, Seconds};
+use dense::Shape;
+use hierarchy::{Access, Demand, Operand, Priced, Residency, Split, price};
+use kernels::{Kernel, select};
+use machine::{Machine, Unit};
+use sparse::{Index, Nonzeros};
+
+/// The cost model of a CPU.
+pub struct CpuModel {
+    machine: Machine,
+    peaks: Peaks,
+    levels: Vec<String>,
+    clock: Hertz,
+    timing: Timing,
+    energy: Option<Energy>,
+}
+
+impl CpuModel {
+    /// The model of a CPU profile with default parameters.
+    ///
+    /// # Errors
+    /// [`Error::Profile`] where the profile is not a CPU's.
+    pub fn new(profile: &Profile, options: Options) -> Result<Self> {
+        Self::with_parameters(profile, options, CpuParameters::default())
+    }
+
+    /// The same with fitted parameters.
+    ///
+    /// # Errors
+    /// As [`CpuModel::new`].
+    pub fn with_parameters(profile: &Profile, options: Options, parameters: CpuParameters) -> Result<Self> {
+        let Device::Cpu(cpu) = &profile.device else {
+            return Err(Error::Profile {
+                profile: profile.name.clone(),
+                field: "device".into(),
+                reason: "the CPU model needs [device.cpu]".into(),
+            });
+        };
+        let machine = Machine::new(profile, cpu, options, parameters);
+        let caches = cpu.cache[..machine.depth].iter().rev().map(|c| c.level.to_lowercase());
+        Ok(Self {
+            levels: std::iter::once("dram".to_owned()).chain(caches).collect(),
+            machine,
+            peaks: Peaks::of(profile),
+            clock: profile.clock,
+            timing: options.timing,
+            energy: profile.energy.clone(),
+        })
+    }
+
+    fn gemm(&self, g: &SparseGemm) -> (Priced, Executed) {
+        let unit = self.machine.unit(g.dtype);
+        let (kernel, executed) = select(g, unit);
+        let format = executed.format;
+        let mut stored = format.bytes(&g.weights, g.dtype);
+        if executed.pattern == SparsityPattern::Dense && executed.fallback.is_some() {
+            // A fallback keeps the removed rows and columns too.
+            stored.values = Bytes(g.weights.elements() * g.dtype.bytes());
+            stored.metadata = Bytes::ZERO;
+        }
+        let job = Job { g, unit, kernel, executed: &executed, weights: (stored.values.get(), stored.metadata.get()) };
+        let inputs = g.input_bytes().get();
+        let held = if inputs > 0.0 { (g.resident.get() / inputs).clamp(0.0, 1.0) } else { 0.0 };
+        let all = job.weights.0 + job.weights.1 + inputs + g.output_bytes().get() + g.epilogue.bytes.get();
+        let all =
+            if g.gemm.groups > 1 { all + (job.weights.0 + job.weights.1) * (g.gemm.groups - 1) as f64 } else { all };
+        let residency = Residency { warm: self.warm(all), inputs: held };
+        let first = self.fastest(|threads| self.product(&job, threads, residency));
+        let steps = g.steps();
+        let priced = if steps > 1 {
+            // Later steps find the weights where the first one left them.
+            let again = Residency { warm: all, inputs: 1.0 };
+            let next = self.fastest(|threads| self.product(&job, threads, again));
+            repeated(first, next, (steps - 1) as f64)
+        } else {
+            first
+        };
+        (priced.0, Executed { kernel: priced.1.unwrap_or(executed.kernel), ..executed })
+    }
+
+    /// One product on so many threads: the fastest variant of its kernel.
+    fn product(&self, job: &Job<'_>, threads: u64, residency: Residency) -> (Priced, Option<&'static str>) {
+        let (machine, g) = (&self.machine, job.g);
+        let Sizes { groups, m, n, k } = job.sizes();
+        let direct = job.kernel == Kernel::Direct;
+        let split = divide(threads, groups, n / 8.0, m / 8.0);
+        let share_n = (n / split.n).ceil().min(n);
+        let share_m = (m / split.m).ceil().min(m);
+        let per_core = (groups / split.groups).ceil();
+        let part_n = share_n / n;
+        let sparse = !matches!(job.kernel, Kernel::Dense | Kernel::Direct);
+        let skew = if sparse && split.n > 1.0 { g.weights.imbalance(split.n as u64) } else { 1.0 };
+        let share = part_n * skew;
+        // The fullest core sets the pace; bytes of all cores together count each share as full as it is.
+        let split = Split { groups: groups / per_core, n: n / share_n, m: m / share_m };
+        let shape = Shape {
+            m: share_m,
+            n: share_n,
+            k,
+            weights: (job.weights.0 * share, job.weights.1 * share),
+            inputs: g.input_bytes().get() / groups * share_m / m,
+            output: g.out_dtype.bytes(),
+            outputs: g.output_bytes().get() / groups * (share_m / m) * part_n,
+            element: job.unit.compute.bytes(),
+        };
+        let extra = g.epilogue.bytes.get() / (groups * split.n * split.m);
+        let arithmetic = g.epilogue.operations as f64 * share_m * share_n / (2.0 * machine.lanes());
+        let finish = |mut demand: Demand, scale: f64| {
+            demand.accesses[4] = Access::direct(Operand::Epilogue, extra * scale, 1.0, 0.0);
+            demand.overlap += arithmetic * scale;
+            demand.l1 += extra * scale;
+            demand
+        };
+        let vector_rate = machine.vector_rate(g.dtype);
+        let mut best: Option<(Priced, Option<&'static str>)> = None;
+        let mut offer = |demand: Demand, count: f64, name: Option<&'static str>| {
+            let priced = price(machine, &demand, count, split, residency);
+            if best.as_ref().is_none_or(|(b, _)| priced.cycles < b.cycles) {
+                best = Some((priced, name));
+            }
+        };
+        let many = |z: &Nonzeros, offer: &mut dyn FnMut(Demand, f64, Option<&'static str>), one: &'static str| {
+            for (i, demand) in sparse::product(machine, &shape, z, job.unit.rate).into_iter().enumerate() {
+                if let Some(demand) = demand {
+                    offer(finish(demand, 1.0), per_core, (i == 3).then_some(one));
+                }
+            }
+        };
+        let kept = g.weights.kept_per_row() as f64 * g.weights.rows() as f64 * share;
+        match job.kernel {
+            _ if direct => offer(finish(dense::direct(machine, &shape, per_core, vector_rate), per_core), 1.0, None),
+            Kernel::Dense | Kernel::Direct => {
+                let names = [None, Some("skinny GEMM")];
+                let offers = dense::product(machine, &shape, job.unit.rate, job.unit.matrix, vector_rate);
+                for (demand, name) in offers.into_iter().zip(names) {
+                    if let Some(demand) = demand {
+                        offer(finish(demand, 1.0), per_core, name);
+                    }
+                }
+            }
+            Kernel::Csr => {
+                let z = Nonzeros { units: g.weights.nonzeros() * share, rows: 1.0, cols: 1.0, index: Index::Csr };
+                many(&z, &mut offer, "CSR, one column");
+            }
+            Kernel::Nm { .. } => {
+                many(&Nonzeros { units: kept, rows: 1.0, cols: 1.0, index: Index::Nm }, &mut offer, "N:M, one column");
+            }
+            Kernel::Vnm { v, n, m } => {
+                many(
+                    &Nonzeros { units: kept, rows: 1.0, cols: 1.0, index: Index::Nm },
+                    &mut offer,
+                    "V:N:M, one column",
+                );
+                // Or every kept column for all rows of a strip: more products, but out of registers.
+                let columns = crate::sparsity::mask::vnm_columns(n, m) as f64 * (k / m as f64).ceil();
+                let rows = (v as f64).min(share_n);
+                let units = (share_n / rows).ceil() * columns.min(k);
+                many(&Nonzeros { units, rows, cols: 1.0, index: Index::Block }, &mut offer, "V:N:M, one column");
+            }
+            Kernel::Bsr { rows, cols } => {
+                let units = g.weights.occupied_tiles(Tile::new(rows, cols)) * share;
+                let z = Nonzeros { units, rows: rows as f64, cols: cols as f64, index: Index::Block };
+                many(&z, &mut offer, "BSR, one column");
+            }
+            Kernel::Tiles { rows, cols } => {
+                let units = g.weights.occupied_tiles(Tile::new(rows, cols)) * share;
+                let z = Nonzeros { units, rows: rows as f64, cols: cols as f64, index: Index::Block };
+                offer(finish(sparse::tiles(machine, &shape, &z, job.unit.rate), 1.0), per_core, None);
+            }
+        }
+        best.unwrap_or_else(|| {
+            let demand = dense::direct(machine, &shape, per_core, vector_rate);
+            (price(machine, &demand, 1.0, split, residency), None)
+        })
+    }
+
+    fn attention(&self, a: &Attention) -> Priced {
+        let unit = self.machine.unit(a.dtype);
+        let groups = a.batch as f64 * a.kv_heads as f64;
+        let heads = a.heads as f64 / a.kv_heads as f64;
+        let queries = a.queries as f64;
+        let most = a.query_bytes().get() + a.kv_bytes().get();
+        let inputs = if most > 0.0 { (a.resident.get() / most).clamp(0.0, 1.0) } else { 0.0 };
+        let all = self.working_set(&Lowered::Attention(*a));
+        let residency = Residency { warm: self.warm(all), inputs };
+        let run = |threads| {
+            let split = divide(threads, groups, 1.0, queries / 16.0);
+            let own = (queries / split.m).ceil();
+            let demand = attention::head(&self.machine, a, unit, heads, own);
+            let per_core = (groups / split.groups).ceil();
+            let split = Split { groups: groups / per_core, n: 1.0, m: queries / own };
+            (price(&self.machine, &demand, per_core, split, residency), None)
+        };
+        self.fastest(run).0
+    }
+
+    fn stream(&self, s: &Stream) -> Priced {
+        let inputs = if s.input > Bytes::ZERO { (s.resident / s.input).clamp(0.0, 1.0) } else { 0.0 };
+        let all = self.working_set(&Lowered::Stream(*s));
+        let residency = Residency { warm: self.warm(all), inputs };
+        // A core's share is worth waking it for a few pages.
+        let pieces = (all / 16384.0).max(1.0);
+        let run = |threads| {
+            let split = divide(threads, pieces, 1.0, 1.0);
+            (price(&self.machine, &stream::demand(&self.machine, s, split.groups), 1.0, split, residency), None)
+        };
+        self.fastest(run).0
+    }
+
+    /// The better of one thread and all of them: a runtime does not wake threads for nothing.
+    fn fastest(&self, run: impl Fn(u64) -> (Priced, Option<&'static str>)) -> (Priced, Option<&'static str>) {
+        let alone = run(1);
+        if self.machine.threads == 1 {
+            return alone;
+        }
+        let mut together = run(self.machine.threads);
+        together.0.cycles += self.machine.p.fork_join;
+        together.0.overhead += self.machine.p.fork_join;
+        if together.0.cycles < alone.0.cycles { together } else { alone }
+    }
+
+    fn warm(&self, bytes: f64) -> f64 {
+        match self.timing {
+            Timing::Warm => bytes,
+            Timing::Cold | Timing::Host => f64::INFINITY,
+        }
+    }
+
+    /// Distinct bytes of an operation with nothing resident.
+    fn working_set(&self, op: &Lowered) -> f64 {
+        let t = compulsory(op);
+        let held = match op {
+            Lowered::Gemm(g) => g.resident,
+            Lowered::Attention(a) => a.resident,
+            Lowered::Stream(s) => s.resident,
+        };
+        (t.total() + held).get()
+    }
+
+    fn layer(&self, op: &Lowered, priced: Priced, executed: Executed) -> LayerCost {
+        let framework = if self.timing == Timing::Host { self.machine.p.framework } else { 0.0 };
+        let overhead = Cycles(priced.overhead + framework) / self.clock;
+        let floor = self.roofline(op);
+        let time = (Cycles(priced.cycles + framework) / self.clock).max(floor);
+        let depth = self.machine.depth;
+        let mut traffic = Traffic::default();
+        for (i, bytes) in priced.flow[..=depth].iter().enumerate() {
+            traffic.levels[depth - i] = *bytes;
+        }
+        let bound = if overhead.get() > 0.5 * time.get() {
+            Bound::Overhead
+        } else if priced.memory_bound {
+            Bound::Memory((depth - priced.slowest) as u8)
+        } else {
+            Bound::Compute
+        };
+        let useful = effectual(op);
+        let dtype = dtype(op);
+        LayerCost {
+            time,
+            interval: default_interval(time),
+            compute: Cycles(priced.arithmetic),
+            overhead,
+            traffic,
+            macs: MacCount { dense: dense_macs(op), effectual: useful, issued: priced.issued },
+            energy: self
+                .energy
+                .as_ref()
+                .map(|table| super::energy::energy(table, dtype, priced.issued, &traffic, &self.levels, time)),
+            bound,
+            executed,
+            utilization: (useful / self.peaks.macs(dtype) / time.get()).min(1.0),
+            convention: None,
+        }
+    }
+}
+
+/// A product and what was decided about it.
+struct Job<'a> {
+    g: &'a SparseGemm,
+    unit: Unit,
+    kernel: Kernel,
+    executed: &'a Executed,
+    weights: (f64, f64),
+}
+
+struct Sizes {
+    groups: f64,
+    m: f64,
+    n: f64,
+    k: f64,
+}
+
+impl Job<'_> {
+    /// The product as it runs: removed rows and columns are gone.
+    fn sizes(&self) -> Sizes {
+        let g = &self.g.gemm;
+        let (mut n, mut k) = (g.n as f64, g.k as f64);
+        match self.executed.pattern {
+            SparsityPattern::Row(_) => n = (self.g.weights.nonzeros() / k).max(1.0),
+            SparsityPattern::Column(_) => k = (self.g.weights.nonzeros() / n).max(1.0),
+            SparsityPattern::Dense
+            | SparsityPattern::Nm { .. }
+            | SparsityPattern::Vnm { .. }
+            | SparsityPattern::Unstructured(_)
+            | SparsityPattern::Block { .. }
+            | SparsityPattern::Channel(_)
+            | SparsityPattern::Head(_) => {}
+        }
+        Sizes { groups: g.groups as f64, m: g.m as f64, n, k }
+    }
+}
+
+/// Threads over groups first, then over outputs, then over rows of activations, in units worth a thread.
+fn divide(threads: u64, groups: f64, n_units: f64, m_units: f64) -> Split {
+    let t = threads as f64;
+    let by_groups = t.min(groups).max(1.0);
+    let left = (t / by_groups).floor().max(1.0);
+    let n = left.min(n_units.ceil()).max(1.0);
+    let m = (left / n).floor().min(m_units.ceil()).max(1.0);
+    Split { groups: by_groups, n, m }
+}
+
+/// One step and `more` like the next.
+fn repeated(
+    first: (Priced, Option<&'static str>),
+    next: (Priced, Option<&'static str>),
+    more: f64,
+) -> (Priced, Option<&'static str>) {
+    let (mut sum, name) = first;
+    let next = next.0;
+    sum.cycles += next.cycles * more;
+    sum.arithmetic += next.arithmetic * more;
+    sum.overhead += next.overhead * more;
+    sum.issued += next.issued * more;
+    for (mine, theirs) in sum.flow.iter_mut().zip(&next.flow) {
+        mine.weights += theirs.weights * more;
+        mine.metadata += theirs.metadata * more;
+        mine.inputs += theirs.inputs * more;
+        mine.outputs += theirs.outputs * more;
+    }
+    if more > 1.0 {
+        (sum.slowest, sum.memory_bound) = (next.slowest, next.memory_bound);
+    }
+    (sum, name)
+}
+
+impl CostModel for CpuModel {
+    fn cost(&self, op: &Lowered) -> Result<LayerCost> {
+        let plain = |kernel| Executed {
+            pattern: SparsityPattern::Dense,
+            format: StorageFormat::Dense,
+            kernel,
+            fallback: None::<Fallback>,
+        };
+        let (priced, executed) = match op {
+            Lowered::Gemm(g) => self.gemm(g),
+            Lowered::Attention(a) => (self.attention(a), plain("blocked attention")),
+            Lowered::Stream(s) => (self.stream(s), plain("vector loop")),
+        };
+        Ok(self.layer(op, priced, executed))
+    }
+
+    /// In a warm loop, bytes that the last level keeps are not compulsory.
+    fn roofline(&self, op: &Lowered) -> Seconds {
+        let floor = self.peaks.floor(op);
+        if self.timing != Timing::Warm {
+            return floor;
+        }
+        let kept = self.machine.last().miss(self.working_set(op));
+        let compute = Seconds(effectual(op) / self.peaks.macs(dtype(op)));
+        compute.max(floor * kept)
+    }
+
+    fn levels(&self) -> &[String] {
+        &self.levels
+    }
+
+    fn clock(&self) -> Hertz {
+        self.clock
+    }
+
+    fn last_level(&self) -> Bytes {
+        Bytes(self.machine.last().capacity)
+    }
+}

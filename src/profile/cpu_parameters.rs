@@ -1,0 +1,82 @@
+//! What the CPU model takes from measurements: few numbers, each with a meaning and a unit. Fixed costs are in cycles
+//! and rates are fractions of the profile's, so that they carry over between clocks.
+
+use serde::{Deserialize, Serialize};
+
+/// Parameters of the CPU cost model. The defaults describe one core of an AVX-512 server measured with one thread
+/// (minimum of interleaved rounds); `calibrate` may replace them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CpuParameters {
+    /// Share of the register-operand multiply–accumulate peak that an unrolled register tile sustains (1).
+    pub microkernel: f64,
+    /// The same for matrix units, whose tiles are loaded between the products (1).
+    pub tile_kernel: f64,
+    /// Multiply–accumulate rate with one operand in L1, over the rate with registers alone (1): 150 of 239 GFLOP/s.
+    pub memory_operand: f64,
+    /// Sustained share of the nominal bandwidth of the private caches outside L1 (1).
+    pub private_bandwidth: f64,
+    /// Sustained share of the nominal bandwidth of a shared cache (1).
+    pub shared_bandwidth: f64,
+    /// Share of the cores whose combined demand saturates a shared cache (1).
+    pub shared_saturation: f64,
+    /// Sustained share of main memory's peak bandwidth (1).
+    pub memory_bandwidth: f64,
+    /// Lines that one core keeps in flight to main memory: its bandwidth is lines over latency, by Little's law.
+    pub outstanding_lines: f64,
+    /// Main-memory latency where the profile gives none (cycles).
+    pub memory_latency: f64,
+    /// Packing a panel, beyond moving its bytes (cycles per byte).
+    pub pack: f64,
+    /// Interleaving inputs and converting results of formats narrower than four bytes (cycles per element); their
+    /// weights are packed once, ahead of time.
+    pub interleave: f64,
+    /// Reading, addressing and broadcasting one CSR nonzero (cycles per nonzero and panel of columns).
+    pub csr_decode: f64,
+    /// The same for one value of N:M, whose positions are a few bits (cycles).
+    pub nm_decode: f64,
+    /// Index, address and loop of one block in one pass of the register tile (cycles).
+    pub block_decode: f64,
+    /// Starting a row or a block row: pointers, loop exit mispredicted (cycles).
+    pub row_start: f64,
+    /// Gathering one element where a kernel has a single column (cycles per element, in L1).
+    pub gather: f64,
+    /// Permuting one vector's worth of N:M values to their activations for a single column (cycles per vector).
+    pub permute: f64,
+    /// One vector of exponentials (cycles).
+    pub exponential: f64,
+    /// Entering a kernel (cycles).
+    pub call: f64,
+    /// Waking and joining threads, once an operation (cycles).
+    pub fork_join: f64,
+    /// What a framework adds to a call, where timing includes it (cycles).
+    pub framework: f64,
+}
+
+impl Default for CpuParameters {
+    fn default() -> Self {
+        Self {
+            microkernel: 0.75,
+            tile_kernel: 0.42,
+            memory_operand: 0.63,
+            private_bandwidth: 1.0,
+            shared_bandwidth: 0.58,
+            shared_saturation: 0.7,
+            memory_bandwidth: 0.8,
+            outstanding_lines: 30.0,
+            memory_latency: 400.0,
+            pack: 0.10,
+            interleave: 1.0,
+            csr_decode: 2.0,
+            nm_decode: 1.4,
+            block_decode: 1.5,
+            row_start: 16.0,
+            gather: 0.75,
+            permute: 4.0,
+            exponential: 10.0,
+            call: 300.0,
+            fork_join: 5000.0,
+            framework: 20_000.0,
+        }
+    }
+}
