@@ -77,7 +77,7 @@ fn peaks_equal_quoted_ones() {
             let rate = matrix.or_else(|| gpu.simt.get(&dtype)).unwrap_or_else(|| panic!("{name} has no {dtype}"));
             let peak = gpu.sms as f64 * rate.get() * boost * 2e6 / 1e12;
             // NVIDIA rounds the L40S down to 362 from 366.4 and the P4 up to 5.5 and 22.
-            assert!((peak / quoted - 1.0).abs() < 0.0125, "{name} {dtype}: {peak:.1f}, quoted {quoted}");
+            assert!((peak / quoted - 1.0).abs() < 0.0125, "{name} {dtype}: {peak:.1}, quoted {quoted}");
         }
     }
 }
