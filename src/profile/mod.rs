@@ -130,7 +130,8 @@ impl Profile {
         if let Some((_, p)) = all.iter().find(|(_, p)| p.answers_to(name)) {
             return Ok(p.clone());
         }
-        let known = all.iter().flat_map(|(s, p)| std::iter::once(*s).chain(p.aliases.iter().map(String::as_str)));
+        // The file name comes last because it is the one to suggest where an alias is as near.
+        let known = all.iter().flat_map(|(s, p)| p.aliases.iter().map(String::as_str).chain([*s]));
         Err(Error::unknown("profile", name, known))
     }
 
