@@ -3,7 +3,7 @@
 use hwsim::cost::systolic::dram::{Buffers, LoopOrder, Operands, Schedule};
 use hwsim::cost::systolic::energy::Technology;
 use hwsim::cost::systolic::fold::{Array, Shape, dense};
-use hwsim::cost::{CostModel, Options, model};
+use hwsim::cost::{Options, model};
 use hwsim::dtype::DType;
 use hwsim::lower::{Gemm, Lowered, SparseGemm};
 use hwsim::pattern::SparsityPattern;

@@ -141,10 +141,11 @@ proptest! {
     }
 
     #[test]
-    fn more_threads_are_never_slower(p in profile(), op in operation(), a in 1u64..57, b in 1u64..57) {
+    fn more_threads_are_never_slower_but_for_how_shares_fit_the_tile(p in profile(), op in operation(), a in 1u64..57, b in 1u64..57) {
         let time = |threads| build(&p, Some(threads), Timing::Cold).cost(&op).unwrap().time;
         let (few, many) = (time(a.min(b)), time(a.max(b)));
-        prop_assert!(many <= few * (1.0 + 1e-9), "{many:?} > {few:?} with {} and {} threads", a.max(b), a.min(b));
+        // Another division may leave shares that fit register tiles a little worse.
+        prop_assert!(many <= few * 1.02, "{many:?} > {few:?} with {} and {} threads", a.max(b), a.min(b));
     }
 
     #[test]

@@ -21,18 +21,16 @@ pub(super) struct Shape {
     pub element: f64,
 }
 
-/// The cheaper of a packed, blocked product and one that reads its weights in place.
-pub(super) fn product(machine: &Machine, s: &Shape, rate: f64, matrix: bool, vector_rate: f64) -> [Option<Demand>; 2] {
+/// Candidates: packed and blocked with vectors along outputs or along rows, and reading the weights in place.
+pub(super) fn product(machine: &Machine, s: &Shape, rate: f64, matrix: bool, vector_rate: f64) -> [Option<Demand>; 3] {
     let skinny = (s.m <= machine.lanes()).then(|| skinny(machine, s, vector_rate));
-    [Some(blocked(machine, s, rate, matrix)), skinny]
+    let blocked = |swap| Some(blocked(machine, s, rate, matrix, swap));
+    [blocked(false), blocked(true), skinny]
 }
 
-fn blocked(machine: &Machine, s: &Shape, rate: f64, matrix: bool) -> Demand {
+fn blocked(machine: &Machine, s: &Shape, rate: f64, matrix: bool, swap: bool) -> Demand {
     let (p, lanes) = (&machine.p, machine.lanes());
     let pad = |x: f64, unit: f64| (x / unit).ceil() * unit;
-    // Vectors run along the axis that wastes less of them.
-    let waste = |x: f64| pad(x, lanes) / x;
-    let swap = waste(s.n) > waste(s.m);
     let (u, v) = if swap { (s.m, s.n) } else { (s.n, s.m) };
     let e = s.element;
     let (padded, tile, share, depth) = if matrix {
@@ -45,7 +43,7 @@ fn blocked(machine: &Machine, s: &Shape, rate: f64, matrix: bool) -> Demand {
         let share = p.microkernel * (chains / 8.0).min(1.0);
         ((pad(u, lanes), v), (vectors * lanes, scalars), share, pad(s.k, 4.0 / e.min(4.0)))
     };
-    let b = Blocking::new(machine, tile, e, (u, v, s.k));
+    let b = Blocking::new(machine, tile, e, (padded.0, v, s.k));
     let issued = padded.0 * padded.1 * depth;
     let blocks_k = (s.k / b.kc).ceil();
     // A broadcast takes a load slot like a whole vector; tiles load both operands by the line.

@@ -152,7 +152,7 @@ impl CpuModel {
         match job.kernel {
             _ if direct => offer(finish(dense::direct(machine, &shape, per_core, vector_rate), per_core), 1.0, None),
             Kernel::Dense | Kernel::Direct => {
-                let names = [None, Some("skinny GEMM")];
+                let names = [None, None, Some("skinny GEMM")];
                 let offers = dense::product(machine, &shape, job.unit.rate, job.unit.matrix, vector_rate);
                 for (demand, name) in offers.into_iter().zip(names) {
                     if let Some(demand) = demand {
