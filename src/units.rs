@@ -4,7 +4,7 @@
 //! error that points at the place. Decimal prefixes (k, M, G, T, P) are powers of 1000, binary ones (Ki, Mi, Gi, Ti)
 //! powers of 1024.
 
-use serde::{Deserialize, Deserializer, Serialize, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign, Div, Mul, Sub};
@@ -13,8 +13,7 @@ use std::str::FromStr;
 macro_rules! quantity {
     ($(#[$doc:meta])* $name:ident, [$($unit:literal),+], zero = $zero:literal, example = $example:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd, Serialize)]
-        #[serde(transparent)]
+        #[derive(Clone, Copy, Debug, Default, PartialEq, PartialOrd)]
         pub struct $name(pub f64);
 
         impl $name {
@@ -43,6 +42,12 @@ macro_rules! quantity {
             type Err = String;
             fn from_str(text: &str) -> Result<Self, String> {
                 parse_quantity(text, &[$($unit),+], $zero, $example).map(Self)
+            }
+        }
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                let reads_back = |text: &str| text.parse::<Self>().is_ok_and(|q| q == *self);
+                s.serialize_str(&exact(self.0, [$($unit),+][0], reads_back))
             }
         }
         impl<'de> Deserialize<'de> for $name {
@@ -173,6 +178,21 @@ fn parse_quantity(text: &str, units: &[&str], zero: bool, example: &str) -> Resu
         return Err(format!("`{text}` must be finite and {least}"));
     }
     Ok(value)
+}
+
+/// The shortest text that reads back as the same value, as profiles are written: `40 MiB`, `1410 MHz`.
+fn exact(value: f64, unit: &str, reads_back: impl Fn(&str) -> bool) -> String {
+    let plain = format!("{value} {unit}");
+    PREFIXES
+        .iter()
+        .filter(|(p, _)| *p != "K" && p.is_ascii() && (p.len() == 1 || unit == "B"))
+        .map(|(p, s)| (value / s.powi(if unit == "m2" { 2 } else { 1 }), p))
+        .filter(|(v, _)| *v >= 1.0)
+        .map(|(v, p)| format!("{v} {p}{unit}"))
+        .filter(|text| reads_back(text))
+        .chain([plain.clone()])
+        .min_by_key(String::len)
+        .unwrap_or(plain)
 }
 
 fn write_scaled(f: &mut fmt::Formatter<'_>, value: f64, unit: &str) -> fmt::Result {

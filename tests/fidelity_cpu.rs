@@ -1,6 +1,6 @@
 //! The CPU model against published and measured figures of one AVX-512 server core, one thread.
 
-use hwsim::cost::{CostModel, LayerCost, Options, Timing, model};
+use hwsim::cost::{LayerCost, Options, Timing, model};
 use hwsim::dtype::DType;
 use hwsim::lower::{Gemm, Lowered, SparseGemm};
 use hwsim::profile::Profile;

@@ -413,6 +413,24 @@ fn open_sizes_have_defaults_that_are_said() {
 }
 
 #[test]
+fn an_image_of_open_size_gets_one_that_the_network_takes() {
+    // The flattened 32×32 image fits the stored matrix; 224×224 does not.
+    let m = Builder::new(17)
+        .value(symbolic("x", 1, &["N", "1", "H", "W"]))
+        .weight(floats("fc", &[1024, 2]))
+        .node(node("Flatten", &["x"], &["f"], vec![]))
+        .node(node("MatMul", &["f", "fc"], &["y"], vec![]))
+        .output("y");
+    let model = m.import().expect("a network");
+    assert_eq!(shape(&model, "x"), [1, 1, 32, 32]);
+    assert!(model.graph.warnings[0].contains("N=1, H=32, W=32"), "{:?}", model.graph.warnings);
+    let dims = [("H".to_owned(), 30), ("W".to_owned(), 30)].into();
+    let error = m.import_with(&Options { dims, ..Options::default() }).expect_err("must be refused");
+    let message = "test.onnx: node `y`: MatMul multiplies 1x900 by 1024x2 (open sizes were set to N=1; bind them with --input NAME=AxBxC)";
+    assert_eq!(error.to_string(), message);
+}
+
+#[test]
 fn layers_are_named_after_their_nodes_where_that_is_unique() {
     let mut first = node("Relu", &["x"], &["a"], vec![]);
     first.name = "act".to_owned();

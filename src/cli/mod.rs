@@ -5,6 +5,7 @@ mod estimate;
 mod import;
 mod inspect;
 mod output;
+mod profiles;
 mod resolve;
 mod simulate;
 mod validate;
@@ -38,6 +39,8 @@ enum Command {
     Simulate(simulate::Args),
     /// Turn other tools' descriptions into profiles and networks
     Import(import::Args),
+    /// List, show, check and detect hardware profiles
+    Profiles(profiles::Args),
 }
 
 impl Cli {
@@ -52,14 +55,18 @@ impl Cli {
             Command::Calibrate(args) => calibrate::run(args)?,
             Command::Simulate(args) => simulate::run(args, &mut out)?,
             Command::Import(args) => import::run(args, &mut out)?,
+            Command::Profiles(args) => profiles::run(args, &mut out)?,
         }
         out.flush()?;
         Ok(())
     }
 }
 
-/// The profile of a path or name.
+/// The profile of a path or name; `host` is this machine.
 fn profile(name: &str) -> hwsim::error::Result<hwsim::profile::Profile> {
+    if name == "host" {
+        return profiles::host();
+    }
     hwsim::profile::Profile::find(name)
 }
 

@@ -64,9 +64,9 @@ pub struct Options {
 /// A profile that lacks what its model needs.
 pub fn model(profile: &Profile, options: Options) -> Result<Box<dyn CostModel>> {
     Ok(match &profile.device {
+        Device::Cpu(_) => Box::new(cpu::CpuModel::new(profile, options)?),
         Device::Gpu(_) => Box::new(gpu::GpuModel::new(profile, options)?),
         Device::Systolic(array) => Box::new(systolic::SystolicModel::new(profile, array)),
-        Device::Cpu(_) => Box::new(cpu::CpuModel::new(profile, options)?),
     })
 }
 

@@ -203,7 +203,11 @@ pub fn resized(graph: &Graph, groups: &Groups, sizes: &BTreeMap<ClassId, u64>) -
                     }
                 }
             }
-            Op::Reshape { shape } | Op::Resize { shape } | Op::Expand { shape } => *shape = out,
+            // What stays keeps its spelling, copied and inferred extents included.
+            Op::Reshape { shape } | Op::Resize { shape } | Op::Expand { shape } if out != graph.layer(node).shape() => {
+                *shape = out;
+            }
+            Op::Reshape { .. } | Op::Resize { .. } | Op::Expand { .. } => {}
             Op::Input
             | Op::Parameter
             | Op::MatMul { .. }

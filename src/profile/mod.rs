@@ -4,6 +4,7 @@
 pub mod calibration;
 pub mod cpu;
 pub mod cpu_parameters;
+pub mod detect;
 pub mod energy;
 pub mod gpu;
 pub mod scale_sim;
@@ -102,6 +103,12 @@ impl Profile {
         Self::from_toml(&text, &path.display().to_string())
     }
 
+    /// The profile as TOML that [`Profile::from_toml`] reads back to the same value.
+    pub fn to_toml(&self) -> String {
+        // Every field is a string, a number, a list or a table, so there is nothing that TOML cannot hold.
+        toml::to_string(self).unwrap_or_default()
+    }
+
     /// Finds a profile by path or name, with or without `.toml`: beside the caller, in `hw_profiles/`, then among the
     /// built-in ones by file name, name and alias (case, spaces, `-` and `_` do not matter).
     ///
@@ -123,7 +130,8 @@ impl Profile {
         if let Some((_, p)) = all.iter().find(|(_, p)| p.answers_to(name)) {
             return Ok(p.clone());
         }
-        let known = all.iter().flat_map(|(s, p)| std::iter::once(*s).chain(p.aliases.iter().map(String::as_str)));
+        // The file name comes last because it is the one to suggest where an alias is as near.
+        let known = all.iter().flat_map(|(s, p)| p.aliases.iter().map(String::as_str).chain([*s]));
         Err(Error::unknown("profile", name, known))
     }
 

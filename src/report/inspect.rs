@@ -3,6 +3,7 @@
 use super::table::PLAIN;
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::sparsity::groups::Groups;
 use crate::workload::Graph;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
@@ -77,7 +78,11 @@ impl Inspection {
             params: graph.total_parameters()?,
             macs: graph.total_macs()?,
             layers,
-            groups: Vec::new(),
+            groups: Groups::analyse(graph)
+                .prunable()
+                .map(|g| g.producers().into_iter().map(str::to_owned).collect::<Vec<_>>())
+                .filter(|names| !names.is_empty())
+                .collect(),
             tensors,
             warnings: graph.warnings.clone(),
         })

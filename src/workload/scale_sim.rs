@@ -165,14 +165,14 @@ fn layer(name: &str, fields: &[&str], names: &mut HashSet<String>) -> Result<Top
     }
     let mut rest = &fields[numbers..];
     let mut stride = [values[6]; 2];
-    if numbers == 7 {
-        if let Some(width) = rest.first().and_then(|f| f.parse::<u64>().ok()) {
-            if width == 0 {
-                return Err(format!("layer `{name}`: the stride is 0"));
-            }
-            stride[1] = width;
-            rest = &rest[1..];
+    if numbers == 7
+        && let Some(width) = rest.first().and_then(|f| f.parse::<u64>().ok())
+    {
+        if width == 0 {
+            return Err(format!("layer `{name}`: the stride is 0"));
         }
+        stride[1] = width;
+        rest = &rest[1..];
     }
     let sparsity = match rest {
         [] => None,

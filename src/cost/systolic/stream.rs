@@ -100,7 +100,7 @@ impl Image {
     /// Whether no word is asked for twice in one sweep.
     fn is_plain(&self) -> bool {
         self.conv.is_none_or(|c| {
-            (0..2).all(|a| c.kernel[a] == 1 || c.output[a] == 1 || c.stride[a] >= (c.kernel[a] - 1) * c.dilation[a] + 1)
+            (0..2).all(|a| c.kernel[a] == 1 || c.output[a] == 1 || c.stride[a] > (c.kernel[a] - 1) * c.dilation[a])
         })
     }
 }
@@ -126,7 +126,7 @@ fn touched(outputs: u64, stride: u64, kernel: u64, dilation: u64, extent: u64) -
 fn reached(at: u64, output: u64, stride: u64, kernel: u64, dilation: u64) -> bool {
     (0..output).rev().any(|o| {
         let offset = at - o * stride;
-        offset % dilation == 0 && offset / dilation < kernel
+        offset.is_multiple_of(dilation) && offset / dilation < kernel
     })
 }
 

@@ -144,10 +144,10 @@ pub(super) fn run(array: Array, operands: &Operands, plan: &Plan) -> Result<Run>
             if shifts[c] == 0 {
                 continue;
             }
-            if let Some((index, sum)) = drain[elements - cols + c] {
-                if index != usize::MAX {
-                    sink.write(index, sum);
-                }
+            if let Some((index, sum)) = drain[elements - cols + c]
+                && index != usize::MAX
+            {
+                sink.write(index, sum);
             }
             // Rows above `empty` have passed all they held and may already hold sums of the next fold.
             let empty = rows - shifts[c];
@@ -185,7 +185,7 @@ pub(super) fn run(array: Array, operands: &Operands, plan: &Plan) -> Result<Run>
                     }
                 }
             }
-            for c in 0..cols {
+            for (c, busy) in shifts.iter_mut().enumerate() {
                 let here = row + c;
                 let token = inputs[here];
                 hazard |= token != weights[here];
@@ -195,11 +195,9 @@ pub(super) fn run(array: Array, operands: &Operands, plan: &Plan) -> Result<Run>
                 let (id, step) = ((token >> 32) as usize, token as u32 as usize);
                 let fold = &folds[id - oldest];
                 let mapped = r < fold.rows && c < fold.outputs.len();
-                if mapped {
-                    if let Some((place, w)) = fold.weights[c][step] {
-                        counts.active += 1;
-                        accumulator[here] += w * fold.inputs[r][fold.offset[step] + place as usize];
-                    }
+                if mapped && let Some((place, w)) = fold.weights[c][step] {
+                    counts.active += 1;
+                    accumulator[here] += w * fold.inputs[r][fold.offset[step] + place as usize];
                 }
                 if step + 1 == fold.steps {
                     let index = if mapped { (fold.first + r) * n_total + fold.outputs[c] } else { usize::MAX };
@@ -207,8 +205,8 @@ pub(super) fn run(array: Array, operands: &Operands, plan: &Plan) -> Result<Run>
                     drain[here] = Some((index, accumulator[here]));
                     accumulator[here] = 0.0;
                     if r + 1 == rows {
-                        hazard |= shifts[c] != 0;
-                        shifts[c] = rows;
+                        hazard |= *busy != 0;
+                        *busy = rows;
                     }
                 }
             }

@@ -296,9 +296,9 @@ pub(super) fn run(array: Array, operands: &Operands, plan: &Plan) -> Result<Run>
         // Step 3: stationary words move down, and into the shadow of the element they are for.
         if in_flight > 0 {
             for r in (0..rows).rev() {
-                for c in 0..cols {
+                for (c, &enters) in top.iter().enumerate() {
                     let here = r * cols + c;
-                    let mut word = if r > 0 { packets[here - cols] } else { top[c] };
+                    let mut word = if r > 0 { packets[here - cols] } else { enters };
                     if word != NONE {
                         let (id, target) = ((word >> 32) as u32, word as u32 as usize);
                         let fold = &folds[(id - oldest) as usize];

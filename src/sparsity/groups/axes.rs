@@ -324,7 +324,7 @@ impl Space {
             }
             Axis::Product(factors) => {
                 let inner = extent / factors[0].extent();
-                if cut % inner != 0 {
+                if !cut.is_multiple_of(inner) {
                     return None;
                 }
                 let (front, back) = self.split_at(&factors[0], cut / inner)?;
@@ -339,7 +339,7 @@ impl Space {
     pub fn split_outer(&mut self, axis: &Axis, outer: u64) -> Option<(Axis, Axis)> {
         let axis = self.resolve(axis);
         let extent = axis.extent();
-        if outer == 0 || extent % outer != 0 {
+        if outer == 0 || !extent.is_multiple_of(outer) {
             return None;
         }
         let inner = extent / outer;

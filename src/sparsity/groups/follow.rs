@@ -269,8 +269,12 @@ impl<'a> Follow<'a> {
                 let ahead = layer.shape().len().checked_sub(x.len())?;
                 let mut out = fixed(layer.shape());
                 for (i, a) in x.iter().enumerate() {
-                    if a.extent() == out[ahead + i].extent() {
+                    let extent = out[ahead + i].extent();
+                    if a.extent() == extent {
                         out[ahead + i] = a.clone();
+                    } else if a.extent() == 1 {
+                        // Copies of one entry can be as many as their partners need.
+                        out[ahead + i] = self.space.class(extent);
                     } else {
                         self.space.freeze(a, &format!("{place} repeats it"));
                     }
@@ -298,7 +302,11 @@ impl<'a> Follow<'a> {
     }
 
     fn conv(&mut self, layer: &Layer, c: &Conv, inputs: &[Axes], place: &str) -> Option<Layout> {
-        let [x] = inputs else { return None };
+        let (x, extra) = inputs.split_first()?;
+        // Zero points may be computed; anything larger (a fused sum, weights) is not followed.
+        if extra.iter().flatten().any(|a| a.extent() != 1) {
+            return None;
+        }
         let channels = x.get(1)?.clone();
         let (total, groups) = (channels.extent(), c.groups.max(1));
         let (out, inner) = if groups == 1 {
@@ -351,7 +359,7 @@ impl<'a> Follow<'a> {
         if stored.shape != shape_of(&weight) {
             return None;
         }
-        let axes = [rows, &[out.clone()]].concat();
+        let axes = [rows, std::slice::from_ref(&out)].concat();
         for extra in &inputs[1..] {
             self.tie_broadcast(&axes, extra, place);
         }
@@ -513,7 +521,7 @@ impl<'a> Follow<'a> {
             if d == 0 {
                 return None;
             }
-            if left % d != 0 {
+            if !left.is_multiple_of(d) {
                 return None;
             }
             left /= d;

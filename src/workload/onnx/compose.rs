@@ -343,7 +343,7 @@ impl Walk<'_> {
 
     fn attention(&mut self, op: &Op, site: &Site, outs: &[Info], a: attention::Attention) -> Result<Vec<usize>> {
         let elem = op.input(0)?.elem;
-        let flat = |tokens: u64, heads: u64, dim: u64| vec![a.batch, tokens, heads * dim];
+        let flat = |tokens: u64, heads: u64, dim: u64| vec![a.batch, tokens, heads.saturating_mul(dim)];
         let mut used = vec![0, 1, 2];
         let (q, k, v) = if a.project_out > 0 {
             let x = self.activation(site, 0)?;
@@ -358,17 +358,22 @@ impl Walk<'_> {
                 Info::new(elem, shape),
             );
             used.extend(3..site.ids.len());
-            let width = a.heads * a.head;
-            self.cut3(site, y, [width, width, a.project_out.saturating_sub(2 * width)], elem)
+            let width = a.heads.saturating_mul(a.head);
+            self.cut3(site, y, [width, width, a.project_out.saturating_sub(width.saturating_mul(2))], elem)
         } else if op.opt(1).is_none() {
             let x = self.activation(site, 0)?;
             let x = self.reshaped(
                 site,
                 "pack",
                 x,
-                vec![a.batch, a.queries, op.input(0)?.count() / (a.batch * a.queries).max(1)],
+                vec![a.batch, a.queries, op.input(0)?.count() / a.batch.saturating_mul(a.queries).max(1)],
             );
-            self.cut3(site, x, [a.heads * a.head, a.kv_heads * a.head, a.kv_heads * a.value], elem)
+            self.cut3(
+                site,
+                x,
+                [a.heads.saturating_mul(a.head), a.kv_heads.saturating_mul(a.head), a.kv_heads.saturating_mul(a.value)],
+                elem,
+            )
         } else {
             let mut all = [0; 3];
             for (i, (name, heads, dim)) in
@@ -380,7 +385,7 @@ impl Walk<'_> {
                 all[i] = match info.shape[..] {
                     [_, n, t, d] if n == heads => {
                         let id = self.transposed(site, &format!("{name}_transpose"), id, vec![0, 2, 1, 3]);
-                        self.reshaped(site, &format!("{name}_reshape"), id, vec![a.batch, t, n * d])
+                        self.reshaped(site, &format!("{name}_reshape"), id, vec![a.batch, t, n.saturating_mul(d)])
                     }
                     [_, t, ..] if info.rank() > 3 => self.part(
                         site,
@@ -403,7 +408,7 @@ impl Walk<'_> {
             heads: a.heads,
             kv_heads: a.kv_heads,
             // Both products together cost head + value; the layer knows one width, so it gets their mean.
-            head_dim: (a.head + a.value) / 2,
+            head_dim: a.head.saturating_add(a.value) / 2,
             causal,
             past: a.keys.saturating_sub(tokens),
             window,

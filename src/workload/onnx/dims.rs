@@ -5,6 +5,11 @@ use super::value::{Elem, Info};
 use crate::workload::options::Options;
 use std::collections::BTreeMap;
 
+/// Heights and widths to try for images of open size: the usual one, then those of networks that only take others
+/// (lines of text, detectors, thumbnails).
+pub const IMAGES: [(u64, u64); 8] =
+    [(224, 224), (48, 320), (32, 320), (640, 640), (64, 64), (32, 32), (256, 256), (299, 299)];
+
 /// Named dimensions with their sizes.
 #[derive(Clone, Debug, Default)]
 pub struct Symbols {
@@ -12,6 +17,7 @@ pub struct Symbols {
     batch: Option<u64>,
     seq: Option<u64>,
     past: u64,
+    image: (u64, u64),
 }
 
 /// One dimension as the file states it.
@@ -50,7 +56,7 @@ fn dim(value: Option<&dimension::Value>) -> Dim<'_> {
 
 impl Symbols {
     /// Binds what the caller gave, whole input shapes included.
-    pub fn new(options: &Options, inputs: &[&ValueInfoProto]) -> Self {
+    pub fn new(options: &Options, inputs: &[&ValueInfoProto], image: (u64, u64)) -> Self {
         let mut bound = options.dims.clone();
         for (name, shape) in &options.inputs {
             let Some((_, Some(dims))) = inputs.iter().find(|i| i.name == *name).and_then(|i| dims(i)) else { continue };
@@ -63,7 +69,7 @@ impl Symbols {
         // One new token that sees `context` keys has all but itself behind it.
         let past = options.context.map_or(0, |c| c.saturating_sub(1));
         let seq = options.context.map_or(options.seq, |_| Some(1));
-        Self { bound, batch: options.batch, seq, past }
+        Self { bound, batch: options.batch, seq, past, image }
     }
 
     /// The stated shape of a value when every dimension of it is bound.
@@ -155,8 +161,12 @@ impl Symbols {
             let find = |word: &str| self.bound.iter().find(|(k, _)| k.to_lowercase().contains(word)).map(|(_, &v)| v);
             return if has(&["total"]) { find("past").unwrap_or(0).saturating_add(seq) } else { seq };
         }
-        if has(&["height", "width"]) || matches!(n.as_str(), "h" | "w") {
-            return 224;
+        let (height, width) = self.image;
+        if has(&["height"]) || n == "h" {
+            return height;
+        }
+        if has(&["width"]) || n == "w" {
+            return width;
         }
         if has(&["channel"]) || n == "c" {
             return 3;
@@ -169,10 +179,13 @@ impl Symbols {
         }
         match (sizes.len(), axis) {
             // Images: channels first, or last where the last size is known to be small.
-            (4, 1) if sizes[3].is_some_and(|c| c <= 4) => 224,
+            (4, 1) if sizes[3].is_some_and(|c| c <= 4) => height,
             (4, 1) => 3,
             (4, 3) if sizes[1].is_none_or(|c| c > 4) && sizes[2].is_some() => 3,
-            (4, _) => 224,
+            // Channels last shift the axes by one.
+            (4, 2) if sizes[3].is_some_and(|c| c <= 4) => width,
+            (4, 2) => height,
+            (4, _) => width,
             (5, _) => 16,
             (1, _) if elem.is_float() => 16_000,
             (1, _) => batch,

@@ -17,7 +17,7 @@ pub mod value;
 mod walk;
 
 use crate::dtype::DType;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::workload::graph::Graph;
 use crate::workload::layer::Tensor;
 use crate::workload::options::Options;
@@ -51,17 +51,41 @@ pub fn import(path: &Path, options: &Options) -> Result<Model> {
 /// # Errors
 /// As [`import`].
 pub fn from_model(path: &Path, model: &ModelProto, options: &Options) -> Result<Model> {
-    let Some(main) = &model.graph else { return Err(bad(path, "is not an ONNX model: it has no graph")) };
+    let mut first = None;
+    for image in dims::IMAGES {
+        match with_images(path, model, options, image) {
+            Err(fault) if fault.guessed => first = first.or(Some(fault.error)),
+            Err(fault) => return Err(first.unwrap_or(fault.error)),
+            Ok(model) => return Ok(model),
+        }
+    }
+    Err(first.unwrap_or_else(|| bad(path, "fits none of the sizes that were tried")))
+}
+
+/// Why an import failed, and whether another guess at open sizes could mend it.
+struct Fault {
+    error: Error,
+    guessed: bool,
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self { error, guessed: false }
+    }
+}
+
+fn with_images(path: &Path, model: &ModelProto, options: &Options, image: (u64, u64)) -> Result<Model, Fault> {
+    let Some(main) = &model.graph else { return Err(bad(path, "is not an ONNX model: it has no graph").into()) };
     let stored: std::collections::HashSet<&str> = main.initializer.iter().map(|t| t.name.as_str()).collect();
     // Before IR version 4 every initializer is listed as an input too.
     let inputs: Vec<_> = main.input.iter().filter(|i| !stored.contains(i.name.as_str())).collect();
     for name in options.inputs.keys() {
         if !inputs.iter().any(|i| i.name == *name) {
             let known: Vec<&str> = inputs.iter().map(|i| i.name.as_str()).collect();
-            return Err(bad(path, format!("has no input `{name}`; its inputs are {}", known.join(", "))));
+            return Err(bad(path, format!("has no input `{name}`; its inputs are {}", known.join(", "))).into());
         }
     }
-    let mut symbols = dims::Symbols::new(options, &inputs);
+    let mut symbols = dims::Symbols::new(options, &inputs, image);
     let mut chosen = Vec::new();
     let mut bound = Vec::with_capacity(inputs.len());
     for input in &inputs {
@@ -96,13 +120,22 @@ pub fn from_model(path: &Path, model: &ModelProto, options: &Options) -> Result<
         scope.bind(name, id);
     }
     walk.initializers(main, &mut scope)?;
-    walk.run(&main.node, &main.value_info, &main.output, &mut scope, &sets)?;
+    // A contradiction after guessed sizes says more about the guess than about the model.
+    if let Err(error) = walk.run(&main.node, &main.value_info, &main.output, &mut scope, &sets) {
+        let Error::Model { path, reason } = error else { return Err(error.into()) };
+        if chosen.is_empty() {
+            return Err(bad(&path, reason).into());
+        }
+        let hint =
+            format!("{reason} (open sizes were set to {}; bind them with --input NAME=AxBxC)", chosen.join(", "));
+        return Err(Fault { error: bad(&path, hint), guessed: true });
+    }
     for out in &main.output {
         if scope.find(&out.name).is_none() {
-            return Err(bad(path, format!("its output `{}` is produced by no node", out.name)));
+            return Err(bad(path, format!("its output `{}` is produced by no node", out.name)).into());
         }
     }
-    finish(path, model, walk)
+    Ok(finish(path, model, walk)?)
 }
 
 /// Replaces a batch that the file fixes: the first axis of every input, where they all agree on it.

@@ -48,7 +48,7 @@ pub fn infer(op: &mut Op) -> Result<Option<Vec<Info>>> {
     }
     let Some(a) = attention(op)? else { return Ok(None) };
     let elem = op.input(0)?.elem;
-    let flat = Info::new(elem, vec![a.batch, a.queries, a.heads * a.value]);
+    let flat = Info::new(elem, vec![a.batch, a.queries, a.heads.saturating_mul(a.value)]);
     let y = if a.split { Info::new(elem, vec![a.batch, a.heads, a.queries, a.value]) } else { flat };
     let (key, value) = a.present(elem);
     Ok(Some(match op.kind() {

@@ -122,7 +122,7 @@ pub fn infer(op: &mut Op) -> Result<Option<Vec<Info>>> {
         "Col2Im" => {
             let x = op.input(0)?;
             let image = super::movement::known_shape(op, 1)?;
-            let block = super::movement::known_shape(op, 2)?.iter().product::<u64>().max(1);
+            let block = super::movement::known_shape(op, 2)?.into_iter().fold(1, u64::saturating_mul).max(1);
             let (n, c, _) = parts(x, false)?;
             vec![Info::new(x.elem, place(n, c / block, &image, false))]
         }
