@@ -70,8 +70,11 @@ fn read(text: &str, batch: u64) -> Graph {
     toml::parse(text, "net", &Options { batch: Some(batch), ..Options::default() }).unwrap()
 }
 
+/// Name, operation, inputs, output shapes, parameter shapes, MACs.
+type Facts = (String, Op, Vec<String>, Vec<Vec<u64>>, Vec<Vec<u64>>, u64);
+
 /// Everything that a graph says of its layers.
-fn facts(graph: &Graph) -> Vec<(String, Op, Vec<String>, Vec<Vec<u64>>, Vec<Vec<u64>>, u64)> {
+fn facts(graph: &Graph) -> Vec<Facts> {
     let order = graph.order().iter();
     order
         .map(|&n| {

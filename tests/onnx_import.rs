@@ -139,7 +139,8 @@ fn gemm_reads_its_flags_and_a_transposed_weight_is_described_as_stored() {
 
 #[test]
 fn einstein_sums_become_products() {
-    let cases: [(&str, &[i64], &[i64], &[u64], u64); 5] = [
+    type Case<'a> = (&'a str, &'a [i64], &'a [i64], &'a [u64], u64);
+    let cases: [Case; 5] = [
         ("bhid,bhjd->bhij", &[2, 3, 4, 8], &[2, 3, 5, 8], &[2, 3, 4, 5], 2 * 3 * 4 * 5 * 8),
         ("bid,bjd->bij", &[2, 4, 8], &[2, 5, 8], &[2, 4, 5], 2 * 4 * 5 * 8),
         ("bthd,bshd->bhts", &[2, 4, 3, 8], &[2, 5, 3, 8], &[2, 3, 4, 5], 2 * 3 * 4 * 5 * 8),

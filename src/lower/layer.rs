@@ -72,15 +72,15 @@ pub fn lower(layer: &Layer, inputs: &[&[u64]], choice: Choice, dtype: DType) -> 
 }
 
 fn product(gemm: Gemm, source: Source, choice: Choice, dtype: DType) -> Result<SparseGemm> {
-    let weightless = source == Source::Activations;
-    let asked = if weightless { Choice::DENSE } else { choice };
+    let asked = if source == Source::Activations || choice.pattern.shrinks_graph() { Choice::DENSE } else { choice };
+    let expected = WeightStats::expected(asked.pattern, gemm.n, gemm.k);
     // What removes nothing costs what dense costs, unless a format was asked for by name.
-    let dense = asked.pattern.is_dense() && asked.format.is_none() || asked.pattern.shrinks_graph();
-    let asked = if dense { Choice::DENSE } else { asked };
+    let weights = if asked.format.is_none() { expected.settled() } else { expected };
+    let settled = Choice { pattern: weights.pattern(), ..asked };
     Ok(SparseGemm {
         gemm,
-        weights: WeightStats::expected(asked.pattern, gemm.n, gemm.k),
-        format: asked.storage()?,
+        weights,
+        format: settled.storage()?,
         dtype,
         out_dtype: dtype.output(),
         source,

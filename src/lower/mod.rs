@@ -195,10 +195,11 @@ impl SparseGemm {
     /// A product of a fully connected layer whose weights follow a pattern, in its natural format. A pattern that
     /// removes nothing is dense.
     pub fn with_pattern(gemm: Gemm, dtype: DType, pattern: SparsityPattern) -> Self {
-        let pattern = if pattern.is_dense() { SparsityPattern::Dense } else { pattern };
+        let weights = WeightStats::expected(pattern, gemm.n, gemm.k).settled();
+        let pattern = weights.pattern();
         Self {
             gemm,
-            weights: WeightStats::expected(pattern, gemm.n, gemm.k),
+            weights,
             format: StorageFormat::natural(pattern),
             dtype,
             out_dtype: dtype.output(),

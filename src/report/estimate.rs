@@ -172,10 +172,8 @@ fn shrink(graph: &Graph, assignment: &Assignment, warnings: &mut Vec<String>) ->
             skipped.push((&outcome.layer, reason));
         }
     }
-    if shrunk.cuts.is_empty() {
-        if let Some(first) = shrunk.outcomes.first() {
-            first.required()?;
-        }
+    if let (true, Some(first)) = (shrunk.cuts.is_empty(), shrunk.outcomes.first()) {
+        first.required()?;
     }
     if let Some((layer, reason)) = skipped.first() {
         let others = match skipped.len() {

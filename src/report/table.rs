@@ -109,11 +109,10 @@ pub fn table(estimate: &Estimate, style: Style) -> String {
     }
     table.add_row(totals);
     for (i, name) in header.iter().enumerate() {
-        if let Some(column) = table.column_mut(i) {
-            if matches!(*name, "latency" | "share" | "util" | "speedup" | "dense" | "m × n × k") {
-                column.set_cell_alignment(CellAlignment::Right);
-                column.set_constraint(ColumnConstraint::ContentWidth);
-            }
+        let numeric = matches!(*name, "latency" | "share" | "util" | "speedup" | "dense" | "m × n × k");
+        if let (true, Some(column)) = (numeric, table.column_mut(i)) {
+            column.set_cell_alignment(CellAlignment::Right);
+            column.set_constraint(ColumnConstraint::ContentWidth);
         }
     }
     table.trim_fmt()

@@ -58,6 +58,15 @@ impl WeightStats {
         Self { rows: mask.rows(), cols: mask.cols(), pattern, mask: Some(mask) }
     }
 
+    /// The same, as dense where the pattern removes nothing from this matrix (`row@0.01` of three rows).
+    #[must_use]
+    pub fn settled(self) -> Self {
+        if self.mask.is_none() && self.nonzeros() >= self.elements() {
+            return Self { pattern: SparsityPattern::Dense, ..self };
+        }
+        self
+    }
+
     /// Outputs.
     pub fn rows(&self) -> u64 {
         self.rows

@@ -309,7 +309,7 @@ impl Walk<'_> {
         let nodes: Vec<NodeProto> = nodes
             .into_iter()
             .map(|mut n| {
-                n.input.iter_mut().filter(|i| absent.iter().any(|a| *a == &**i)).for_each(String::clear);
+                n.input.iter_mut().filter(|i| absent.contains(&&**i)).for_each(String::clear);
                 n
             })
             .collect();

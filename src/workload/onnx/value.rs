@@ -140,6 +140,11 @@ impl Data {
         }
     }
 
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     /// The elements at `index`, in that order; `None` takes zero.
     pub fn pick(&self, index: &[Option<usize>]) -> Self {
         match self {

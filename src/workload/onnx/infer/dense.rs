@@ -56,13 +56,7 @@ pub fn infer(op: &mut Op) -> Result<Option<Vec<Info>>> {
 
 /// Which inputs of a product are A and B.
 pub fn operands(kind: &str) -> (usize, usize) {
-    if kind == "QLinearMatMul" {
-        (0, 3)
-    } else if kind == "QGemm" {
-        (0, 3)
-    } else {
-        (0, 1)
-    }
+    if matches!(kind, "QLinearMatMul" | "QGemm") { (0, 3) } else { (0, 1) }
 }
 
 fn gemm(op: &Op) -> Result<Info> {

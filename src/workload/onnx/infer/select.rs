@@ -201,11 +201,12 @@ fn nonzero(op: &mut Op) -> Result<Info> {
         let st = strides(&a.shape);
         let hits: Vec<usize> = d.floats().iter().enumerate().filter(|(_, x)| **x != 0.0).map(|(i, _)| i).collect();
         let mut all = Vec::with_capacity(hits.len() * rank as usize);
-        for axis in 0..rank as usize {
-            all.extend(hits.iter().map(|&h| match a.shape.get(axis) {
-                Some(&n) => (h / st[axis] % n.max(1) as usize) as i64,
-                None => 0,
-            }));
+        for (&stride, &n) in st.iter().zip(&a.shape) {
+            all.extend(hits.iter().map(|&h| (h / stride % n.max(1) as usize) as i64));
+        }
+        // A scalar counts as a vector of one.
+        if a.shape.is_empty() {
+            all.resize(hits.len(), 0);
         }
         return Ok(Info::known(Elem::I64, vec![rank, hits.len() as u64], Data::Ints(all)));
     }
