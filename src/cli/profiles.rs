@@ -48,7 +48,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
             output::deliver(output.as_deref(), out, |out| {
                 writeln!(
                     out,
-                    "# Bandwidths of caches and memory are estimates; replace them by measurements (`hwsim bench`)."
+                    "# Bandwidths of caches and memory are estimates; replace them by measured ones where you have them."
                 )?;
                 write!(out, "{text}")
             })

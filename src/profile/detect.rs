@@ -141,7 +141,7 @@ pub fn linux(files: &HostFiles) -> Result<Profile> {
         sources: vec![
             "cores, caches, clock: /proc/cpuinfo, /sys/devices/system/cpu".into(),
             "rates: instruction sets and the usual number of FMA ports".into(),
-            "bandwidths: estimates; `hwsim bench` measures them".into(),
+            "bandwidths: estimates".into(),
         ],
         clock,
         // A core alone draws about 10 GB/s from any recent DRAM; the channels of a socket end near 300 GB/s.

@@ -38,14 +38,14 @@ pub fn why(estimate: &Estimate) -> String {
     let levels: Vec<String> = levels.iter().map(|(l, t)| format!("{l} {}", percent(t / total))).collect();
     let overhead = estimate.total.overhead_s / total;
     said.push(format!(
-        "Of the time, {} lies in layers bound by arithmetic and {} in layers bound by memory{}; launch and dispatch take {}.",
+        "Of the time, {} lies in layers bound by arithmetic and {} in layers bound by memory{}; launches, packing and other fixed work take {}.",
         percent(compute),
         percent(memory),
         if levels.is_empty() { String::new() } else { format!(" ({})", levels.join(", ")) },
         percent(overhead),
     ));
     if overhead > 0.25 {
-        helps.push("a larger batch, or captured graphs, so that fewer launches are paid per result".into());
+        helps.push("a larger batch or fewer, larger layers, so that less fixed work is paid per result".into());
     }
     if memory > 0.5 {
         let weights: f64 = rows.iter().map(|r| r.weight_bytes + r.metadata_bytes).sum();
