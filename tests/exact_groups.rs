@@ -365,3 +365,17 @@ fn producers_that_disagree_keep_the_most() {
     .unwrap();
     assert_eq!((s.cuts.len(), s.cuts[0].kept, s.cuts[0].disagreement), (1, 6, Some(0.75)));
 }
+
+#[test]
+fn what_the_network_answers_with_keeps_its_channels_though_it_is_read() {
+    let net =
+        || Net::input(&[1, 4, 8, 8]).conv("a", "x", 8, 3, 1).conv("b", "a", 8, 3, 1).conv("c", "b", 8, 3, 1).build();
+    let kept = |graph: &Graph| {
+        let shrunk = shrink(graph, |_| Some(Channel(0.5))).unwrap().graph;
+        shrunk.layers().map(|l| l.shape()[1]).collect::<Vec<_>>()
+    };
+    assert_eq!(kept(&net()), [4, 4, 4, 8]);
+    let mut answering = net();
+    answering.answers = vec!["a".into()];
+    assert_eq!(kept(&answering), [4, 8, 4, 8]);
+}

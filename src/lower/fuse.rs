@@ -172,7 +172,8 @@ fn step(
             }
         }
         let consumers = graph.consumers(node);
-        if consumers.is_empty() || consumers.iter().any(|&(c, _)| !inside(c)) {
+        let answers = || member.outputs.iter().any(|t| graph.answers.contains(&t.name));
+        if consumers.is_empty() || consumers.iter().any(|&(c, _)| !inside(c)) || answers() {
             writes += member.outputs.iter().map(|t| bytes(&t.shape)).sum();
             visible += 1;
         }

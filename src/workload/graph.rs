@@ -48,6 +48,8 @@ pub struct Graph {
     /// Stored elements that no layer has as a parameter (inputs of folded constants, branches that do not run); only
     /// importers fill it.
     pub unowned: u64,
+    /// Names of tensors that the network answers with although layers read them too; what nobody reads is an answer anyway.
+    pub answers: Vec<String>,
     /// Format in which the source stores most of its weights, where it says.
     pub dtype: Option<DType>,
     dag: DiGraph<Layer, Edge>,
@@ -132,6 +134,7 @@ impl Graph {
             warnings: Vec::new(),
             constants: Vec::new(),
             unowned: 0,
+            answers: Vec::new(),
             dtype: None,
             dag,
             order,

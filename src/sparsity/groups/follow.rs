@@ -557,8 +557,9 @@ impl<'a> Follow<'a> {
     fn freeze_unread(&mut self, node: NodeIndex) {
         let layer = self.graph.layer(node);
         let mut read = vec![false; layer.outputs.len()];
+        let answers = |tensor: &Tensor| self.graph.answers.contains(&tensor.name);
         for (_, edge) in self.graph.consumers(node) {
-            read[edge.output as usize] = true;
+            read[edge.output as usize] = !answers(&layer.outputs[edge.output as usize]);
         }
         if read.contains(&true) && layer.outputs.len() > 1 && !matches!(layer.op, Op::Split { .. }) {
             // Statistics beside the result that nobody asked for.

@@ -166,6 +166,7 @@ fn finish(path: &Path, model: &ModelProto, walk: walk::Walk) -> Result<Model> {
     graph.warnings = walk.warnings;
     graph.constants = constants;
     graph.unowned = unowned;
+    graph.answers = model.graph.iter().flat_map(|g| &g.output).map(|o| o.name.clone()).collect();
     graph.dtype = dtype;
     // Counts past 64 bits are an error here, not a surprise later.
     graph.total_macs()?;
