@@ -119,17 +119,24 @@ enum Sums {
     Spilled,
 }
 
-/// An extent cut into equal pieces but for the last.
+/// An extent cut into equal pieces but for the last, as shares of the whole.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Cut {
-    extent: u64,
-    piece: u64,
+    last: u64,
+    whole_share: f64,
+    last_share: f64,
 }
 
 impl Cut {
+    fn new(extent: u64, piece: u64) -> Self {
+        let last = extent.div_ceil(piece).saturating_sub(1);
+        let share = |length: u64| length as f64 / extent as f64;
+        Self { last, whole_share: share(piece.min(extent)), last_share: share(extent - last * piece) }
+    }
+
     /// Share of the extent that cut `i` is.
     fn share(&self, i: u64) -> f64 {
-        self.piece.min(self.extent - i * self.piece) as f64 / self.extent as f64
+        if i == self.last { self.last_share } else { self.whole_share }
     }
 }
 
@@ -144,7 +151,7 @@ impl Schedule {
     /// The schedule of one loop order.
     pub fn with_order(array: Array, shape: Shape, operands: Operands, buffers: Buffers, order: LoopOrder) -> Self {
         let (sr, sc, _) = shape.spans(array.dataflow);
-        let (row_cut, col_cut) = (Cut { extent: sr, piece: array.rows }, Cut { extent: sc, piece: array.cols });
+        let (row_cut, col_cut) = (Cut::new(sr, array.rows), Cut::new(sc, array.cols));
         let (down, across) = (sr.div_ceil(array.rows), sc.div_ceil(array.cols));
         let rows_outer = order == LoopOrder::RowsOuter;
         let fetch = |bytes: f64, cut: &Cut, by_rows: bool, capacity: f64| {
@@ -244,6 +251,19 @@ impl Schedule {
         bytes
     }
 
+    /// No fold reads more.
+    fn most_reads(&self) -> f64 {
+        let (row, col) = (self.row_cut.whole_share, self.col_cut.whole_share);
+        let spilled = if self.sums == Sums::Spilled { self.whole_partials * col } else { 0.0 };
+        self.stationary * row * col + self.row_operand.1 * row + self.col_operand.1 * col + spilled
+    }
+
+    /// No fold writes more.
+    fn most_writes(&self) -> f64 {
+        self.whole_outputs.max(if self.sums == Sums::Spilled { self.whole_partials } else { 0.0 })
+            * self.col_cut.whole_share
+    }
+
     /// Bytes that fold (outer, inner) leaves to be written.
     pub fn writes(&self, outer: u64, inner: u64) -> f64 {
         let (row, col) = self.place(outer, inner);
@@ -281,6 +301,10 @@ impl Schedule {
         let first = transfer(self.reads(0, 0), 0.0, channel);
         let end = transfer(0.0, self.writes(outers - 1, inners - 1), channel);
         let mut stalls = first + end;
+        // Where even the fullest fold's transfers hide behind the shortest turn, nothing else stalls.
+        if channel.overlap && transfer(self.most_reads(), self.most_writes(), channel) <= compute.min(last) {
+            return stalls;
+        }
         for (outer, outer_count) in representatives(outers, 2, 2) {
             for (inner, inner_count) in representatives(inners, 2, 2) {
                 let next = if inner + 1 < inners {

@@ -174,15 +174,14 @@ pub fn map_gemm(
     let (split, per_group, rounds) = share(array, geometry, shape, times, &op.weights, option)?;
     let mut part = per_group;
     let mut skipping = option;
-    let plain = dense_part(geometry, shape, split)?;
-    if !matches!(skipping, Skipping::None | Skipping::Gating)
-        && part.cycles >= plain.cycles
-        && part.inputs >= plain.inputs
-    {
-        // Nothing is saved, so the array runs its dense folds.
-        fallback = Some(Fallback::Slower { pattern: asked });
-        skipping = Skipping::None;
-        part = plain;
+    if !matches!(skipping, Skipping::None | Skipping::Gating) {
+        let plain = dense_part(geometry, shape, split)?;
+        if part.cycles >= plain.cycles && part.inputs >= plain.inputs {
+            // Nothing is saved, so the array runs its dense folds.
+            fallback = Some(Fallback::Slower { pattern: asked });
+            skipping = Skipping::None;
+            part = plain;
+        }
     }
     let sparse = !matches!(skipping, Skipping::None);
     let conflicts = conflict_factor(array, op.gemm.k);
