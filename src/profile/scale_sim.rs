@@ -18,6 +18,8 @@ pub struct Configuration {
     pub bandwidth: Option<u64>,
     /// Whether the topology's sparsity column is heeded.
     pub sparse: bool,
+    /// `OptimizedMapping`: block size and seed.
+    pub row_wise: Option<[u64; 2]>,
     /// What it asks for that is not reproduced.
     pub warnings: Vec<String>,
 }
@@ -52,8 +54,8 @@ impl Configuration {
         let need = |section: &str, key: &str| {
             find(section, key).ok_or_else(|| refuse(format!("[{section}] lacks `{key}`; SCALE-Sim needs it too")))
         };
-        let number = |key: &str| -> Result<u64> {
-            let (line, value) = need("architecture_presets", key)?;
+        let number = |section: &str, key: &str| -> Result<u64> {
+            let (line, value) = need(section, key)?;
             value
                 .parse()
                 .ok()
@@ -78,11 +80,14 @@ impl Configuration {
         };
         let is_set = |key: &str| find("sparsity", key).is_some_and(|(_, v)| v.eq_ignore_ascii_case("true"));
         let mut warnings = Vec::new();
-        if is_set("SparsitySupport") && is_set("OptimizedMapping") {
-            warnings.push(
-                "OptimizedMapping draws a sparsity a column and ignores the topology's; it is not reproduced"
-                    .to_owned(),
-            );
+        let drawn = is_set("SparsitySupport") && is_set("OptimizedMapping");
+        let row_wise = if drawn {
+            Some([number("sparsity", "BlockSize")?, number("sparsity", "RandomNumberGeneratorSeed")?])
+        } else {
+            None
+        };
+        if drawn && dataflow != "ws" {
+            return Err(refuse("OptimizedMapping works with the dataflow ws alone".into()));
         }
         if find("run_presets", "UseRamulatorTrace").is_some_and(|(_, v)| v.eq_ignore_ascii_case("true")) {
             warnings.push("Ramulator traces are not read; DRAM has one bandwidth".to_owned());
@@ -96,11 +101,17 @@ impl Configuration {
         Ok(Self {
             name: find("general", "run_name")
                 .map_or_else(|| "scale-sim".to_owned(), |(_, v)| v.trim_matches('"').to_owned()),
-            array: [number("ArrayHeight")?, number("ArrayWidth")?],
+            array: [number("architecture_presets", "ArrayHeight")?, number("architecture_presets", "ArrayWidth")?],
             dataflow,
-            sram_kib: [number("IfmapSramSzkB")?, number("FilterSramSzkB")?, number("OfmapSramSzkB")?],
+            sram_kib: [
+                number("architecture_presets", "IfmapSramSzkB")?,
+                number("architecture_presets", "FilterSramSzkB")?,
+                number("architecture_presets", "OfmapSramSzkB")?,
+            ],
             bandwidth,
-            sparse: is_set("SparsitySupport"),
+            // A drawn sparsity does not heed the topology's.
+            sparse: is_set("SparsitySupport") && !drawn,
+            row_wise,
             warnings,
         })
     }
@@ -114,6 +125,9 @@ impl Configuration {
         };
         let [inputs, weights, outputs] = self.sram_kib;
         let [rows, cols] = self.array;
+        let row_wise = self
+            .row_wise
+            .map_or_else(String::new, |[block, seed]| format!("row_wise = {{ block = {block}, seed = {seed} }}\n"));
         let words = self.bandwidth.unwrap_or(ASSUMED_BANDWIDTH);
         let text = |t: &str| toml::Value::String(t.to_owned()).to_string();
         format!(
@@ -121,7 +135,7 @@ impl Configuration {
              [memory]\nbandwidth = \"{words} GB/s\"             # {words} words of one byte a cycle\n\
              [device.systolic]\nrows = {rows}\ncols = {cols}\ndataflow = \"{dataflow}\"\n\
              sram = {{ inputs = \"{inputs} KiB\", weights = \"{weights} KiB\", outputs = \"{outputs} KiB\" }}\n\
-             convention = \"scale-sim-3\"             # take this line out for hwsim's own model\n",
+             convention = \"scale-sim-3\"             # take this line out for hwsim's own model\n{row_wise}",
             text(&self.name),
             text(&format!("SCALE-Sim configuration {source}")),
         )

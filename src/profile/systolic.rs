@@ -49,6 +49,19 @@ pub struct Systolic {
     /// Reproduce a published simulator's way of counting instead of hwsim's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub convention: Option<Convention>,
+    /// Under the convention, weight-stationary: its `OptimizedMapping`, which draws an N of every block for each output.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub row_wise: Option<RowWise>,
+}
+
+/// SCALE-Sim's `BlockSize` and `RandomNumberGeneratorSeed`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RowWise {
+    /// Reduction indices in a block.
+    pub block: u64,
+    /// Seed of the draw.
+    pub seed: u32,
 }
 
 fn yes() -> bool {
@@ -189,6 +202,7 @@ impl Systolic {
             ("skipping.depth", Some(self.skipping.depth)),
             ("skipping.limit", Some(self.skipping.limit)),
             ("skipping.group", Some(self.skipping.group)),
+            ("row_wise.block", self.row_wise.map(|r| r.block)),
         ] {
             if value.is_some_and(|v| v == 0 || v > 1 << 20) {
                 return Err((field.into(), "out of range; give 1 to 2^20".into()));

@@ -21,6 +21,7 @@
 //! Rules were derived from the published description and from its answers; `tests/fidelity_systolic.rs` compares 747 runs.
 
 use super::fold::{Shape, product};
+use super::row_wise;
 use super::sparse::compressed;
 use super::stream::{Image, Reads, flush_when_full, repeated_sweep, repeated_tile};
 use crate::cost::ConventionDetail;
@@ -51,13 +52,15 @@ pub fn ratio(pattern: SparsityPattern) -> (u64, u64) {
 /// # Errors
 /// [`Error::Overflow`](crate::error::Error::Overflow) where a count does not fit in 64 bits.
 pub fn answer(array: &Systolic, op: &SparseGemm) -> Result<Answer> {
-    let (n, m) = ratio(op.weights.pattern());
+    // With its optimized mapping it draws an N for every output and does not heed the layer's ratio.
+    let drawn = array.row_wise.filter(|_| array.dataflow == Dataflow::WeightStationary);
+    let (n, m) = if drawn.is_some() { (1, 1) } else { ratio(op.weights.pattern()) };
     let shape = Shape { m: op.gemm.m, n: op.gemm.n, k: op.gemm.k };
-    let kept = compressed(shape.k, n, m);
+    let kept = drawn.map_or(compressed(shape.k, n, m), |d| row_wise::length(shape.k, d.block));
     let (rows, cols) = (array.rows, array.cols);
     let times = product(&[op.gemm.groups, op.steps()], "the repetitions of a layer")?;
     let what = "a layer's SCALE-Sim counts";
-    product(&[times, shape.macs()?, 2], what)?;
+    product(&[times, shape.macs()?.max(kept.saturating_mul(shape.n)), 2], what)?;
     let reduced = Shape { k: kept, ..shape };
     let (sr, sc, steps) = reduced.spans(array.dataflow);
     let (down, across) = (sr.div_ceil(rows), sc.div_ceil(cols));
@@ -73,12 +76,19 @@ pub fn answer(array: &Systolic, op: &SparseGemm) -> Result<Answer> {
         }
         Dataflow::WeightStationary => {
             let again = if sparse { m as f64 / n as f64 } else { 1.0 };
-            (product(&[mk, across], what)? as f64 * again, kn, product(&[mn, down], what)?)
+            let inputs = match drawn {
+                // Every row of B is fed all of its two blocks, at every cycle of the skewed stream.
+                Some(d) => product(&[folds, shape.m + rows - 1, rows, d.block], what)? as f64,
+                None => product(&[mk, across], what)? as f64 * again,
+            };
+            (inputs, kn, product(&[mn, down], what)?)
         }
         Dataflow::InputStationary => (mk as f64, product(&[kn, across], what)?, product(&[mn, down], what)?),
     };
     let elements = (rows * cols) as f64;
-    let mapped = sr as f64 * sc as f64 / (folds as f64 * elements);
+    let spanned = sr as f64 * sc as f64 / (folds as f64 * elements);
+    let stored = drawn.map_or(kn, |d| row_wise::kept(shape.n, shape.k, d.block, d.seed));
+    let mapped = if drawn.is_some() { stored as f64 / (folds as f64 * elements) } else { spanned };
     let spread = (fold + if os { 0 } else { cols - 1 }) as f64;
     let capacity = |bytes: f64| 50 * (bytes as u64 / 100);
     let weight_capacity = capacity(array.sram.weights.get());
@@ -86,11 +96,12 @@ pub fn answer(array: &Systolic, op: &SparseGemm) -> Result<Answer> {
         Dataflow::OutputStationary => {
             repeated_tile(kn, kept * cols.min(shape.n), down, weight_capacity, shape.n.div_ceil(cols))
         }
-        Dataflow::WeightStationary => kn,
+        Dataflow::WeightStationary => stored,
         Dataflow::InputStationary => repeated_sweep(kn, across, weight_capacity),
     };
     let image = Image { m: shape.m, k: shape.k, conv: conv_of(op), kept: n, group: m };
-    let reads = Reads { dataflow: array.dataflow, rows, cols, sweeps: shape.n.div_ceil(cols) };
+    let height = if drawn.is_some() { 2 * rows } else { rows };
+    let reads = Reads { dataflow: array.dataflow, rows: height, cols, sweeps: shape.n.div_ceil(cols) };
     let dram_inputs = flush_when_full(&image, &reads, capacity(array.sram.inputs.get()));
     Ok(Answer {
         cycles: product(&[times, cycles], what)?,
@@ -101,8 +112,8 @@ pub fn answer(array: &Systolic, op: &SparseGemm) -> Result<Answer> {
             dram_inputs: dram_inputs * times,
             dram_weights: dram_weights * times,
             mapping_efficiency: 100.0 * mapped,
-            compute_utilization: 100.0 * mapped * steps as f64 / spread,
-            overall_utilization: 100.0 * (mn as f64 * shape.k as f64) / (cycles as f64 * elements),
+            compute_utilization: 100.0 * spanned * steps as f64 / spread,
+            overall_utilization: 100.0 * (mn as f64 * shape.k as f64) / (cycles.max(1) as f64 * elements),
         },
     })
 }

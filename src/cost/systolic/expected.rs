@@ -469,11 +469,15 @@ fn expected_blocks(n: u64, p: f64, width: u64) -> f64 {
 /// Blocks of outputs that a sampled expectation draws.
 const SAMPLED_BLOCKS: u64 = 4;
 
+/// Weights that it draws at least.
+const SAMPLED_WEIGHTS: u64 = 1 << 16;
+
 /// Column combining is a greedy packing without a closed form: pack a few drawn blocks of outputs and scale. The seed is
 /// fixed, so that the answer is too.
 fn sampled(array: Array, whole: Shape, stats: &WeightStats, skipping: Skipping) -> Result<Work> {
-    let rows =
-        if array.dataflow == Dataflow::InputStationary { whole.n } else { (array.cols * SAMPLED_BLOCKS).min(whole.n) };
+    // Of a small matrix all of it is drawn: a few outputs of it might by chance be empty.
+    let few = (array.cols * SAMPLED_BLOCKS).max(SAMPLED_WEIGHTS / whole.k.max(1)).min(whole.n);
+    let rows = if array.dataflow == Dataflow::InputStationary { whole.n } else { few };
     let mask = Mask::draw(stats.pattern(), rows, whole.k, 0x5eed);
     let part = masked(array, Shape { n: rows, ..whole }, &mask, skipping)?;
     let share = whole.n as f64 / rows as f64;

@@ -171,16 +171,16 @@ pub fn map_gemm(
     } else {
         (Shape { m: op.gemm.m, n: op.gemm.n, k: op.gemm.k }, op.gemm.groups)
     };
-    let (split, per_group, rounds) = share(array, geometry, shape, times, &op.weights, option)?;
-    let mut part = per_group;
+    let (mut split, mut part, mut rounds) = share(array, geometry, shape, times, &op.weights, option)?;
     let mut skipping = option;
     if !matches!(skipping, Skipping::None | Skipping::Gating) {
-        let plain = dense_part(geometry, shape, split)?;
-        if part.cycles >= plain.cycles && part.inputs >= plain.inputs {
-            // Nothing is saved, so the array runs its dense folds.
+        let plain = share(array, geometry, shape, times, &op.weights, Skipping::None)?;
+        let saved = part.cycles < plain.1.cycles || part.cycles == plain.1.cycles && part.inputs < plain.1.inputs;
+        if !saved {
+            // The array runs its dense folds, shared as suits them.
             fallback = Some(Fallback::Slower { pattern: asked });
             skipping = Skipping::None;
-            part = plain;
+            (split, part, rounds) = plain;
         }
     }
     let sparse = !matches!(skipping, Skipping::None);
@@ -291,7 +291,7 @@ fn share(
     option: Skipping,
 ) -> Result<((u64, u64), Work, u64)> {
     let part = |m: u64, n: u64| -> Result<Work> {
-        if matches!(option, Skipping::None) {
+        if matches!(option, Skipping::None | Skipping::Gating) {
             dense_part(geometry, Shape { m, n, ..shape }, (1, 1))
         } else {
             work(geometry, m, weights, option)
@@ -301,7 +301,7 @@ fn share(
         return Ok(((1, 1), part(shape.m, shape.n)?, times.div_ceil(array.arrays)));
     }
     // Masks and patterns are of whole weight matrices, so sparse work is shared along M alone.
-    let along_n = matches!(option, Skipping::None);
+    let along_n = matches!(option, Skipping::None | Skipping::Gating);
     let mut best: Option<((u64, u64), Work)> = None;
     for (a, b) in splits(array.arrays).filter(|s| along_n || s.1 == 1) {
         let work = part(shape.m.div_ceil(a), shape.n.div_ceil(b))?;

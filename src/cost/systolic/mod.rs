@@ -11,6 +11,7 @@ pub mod energy;
 pub mod expected;
 pub mod fold;
 mod mapping;
+pub mod row_wise;
 pub mod sparse;
 pub mod stream;
 
