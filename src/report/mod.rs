@@ -2,6 +2,7 @@
 
 pub mod estimate;
 pub mod export;
+pub mod fidelity;
 pub mod inspect;
 pub mod row;
 pub mod table;
