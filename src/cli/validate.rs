@@ -3,11 +3,11 @@
 use super::output;
 use clap::ValueEnum;
 use hwsim::bench::Sample;
+use hwsim::calibrate::fidelity::{Way, gains, summary};
 use hwsim::calibrate::split::Split;
 use hwsim::calibrate::validate::{predict, predict_held_out, profiles_for, validate};
 use hwsim::profile::{Calibration, Profile};
 use hwsim::report::export::write_whole;
-use hwsim::report::fidelity::{Way, gains, summary};
 use hwsim::report::validation;
 use std::io::Write;
 use std::path::{Path, PathBuf};

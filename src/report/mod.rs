@@ -2,7 +2,6 @@
 
 pub mod estimate;
 pub mod export;
-pub mod fidelity;
 pub mod inspect;
 pub mod row;
 pub mod table;

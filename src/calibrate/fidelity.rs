@@ -1,7 +1,7 @@
 //! The fidelity report: errors by group under three ways of holding out, and 2:4's gain over problem size.
 
 use crate::bench::Sample;
-use crate::calibrate::validate::{Outcome, Validation, question};
+use super::validate::{Outcome, Validation, question};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
