@@ -62,7 +62,7 @@ const GEMM: [Freedom; 13] = [
     free(1.0, 0.5, 0.4, 0.3),    // tail
     free(0.8, 0.4, 0.4, 0.2),    // dram
     free(0.7, 0.15, 0.12, 0.15), // power
-    free(0.15, 0.0, 0.0, 0.0),   // alpha
+    free(0.0, 0.0, 0.0, 0.0),   // alpha
     free(1.0, 0.4, 0.3, 0.2),    // split
     free(0.5, 0.3, 0.3, 0.1),    // overlap
     free(1.0, 0.5, 0.4, 0.4),    // narrow
@@ -208,18 +208,18 @@ fn weights(rows: &[&Prepared]) -> Vec<f64> {
 struct Stage<'a> {
     problem: Problem,
     freedoms: &'a [Freedom],
-    prior: Vec<f64>,
+    prior: fn(&str) -> Vec<f64>,
     names: &'static [&'static str],
 }
 
 impl<'a> Stage<'a> {
-    fn new(freedoms: &'a [Freedom], prior: Vec<f64>, names: &'static [&'static str]) -> Self {
+    fn new(freedoms: &'a [Freedom], prior: fn(&str) -> Vec<f64>, names: &'static [&'static str]) -> Self {
         Self { problem: Problem::default(), freedoms, prior, names }
     }
 
     /// Columns of each slot for an engine (or kind) on an architecture.
     fn slots(&mut self, engine: &str, arch: &str, generation: &str) -> Vec<Vec<usize>> {
-        let (freedoms, prior, names) = (self.freedoms, &self.prior, self.names);
+        let (freedoms, prior, names) = (self.freedoms, (self.prior)(engine), self.names);
         let p = &mut self.problem;
         freedoms
             .iter()
@@ -231,7 +231,7 @@ impl<'a> Stage<'a> {
                     columns.push(p.column(&format!("generation.{generation}.{name}"), 0.0, f.generation));
                 }
                 if f.arch > 0.0 {
-                    columns.push(p.column(&format!("arch.{arch}.{name}"), 0.0, f.arch));
+                    columns.push(p.column(&format!("arch.{arch}.{name}"), arch_prior(engine, arch, name), f.arch));
                 }
                 if f.engine > 0.0 {
                     columns.push(p.column(&format!("engine.{arch}.{engine}.{name}"), 0.0, f.engine));
@@ -242,31 +242,52 @@ impl<'a> Stage<'a> {
     }
 
     /// The fitted slots of an engine on an architecture; levels that no row touched add nothing.
-    fn resolve(&self, engine: &str, arch: Option<GpuArch>, solution: &[f64]) -> Option<Vec<f64>> {
-        let generation = arch.map(|a| format!("{:?}", a.generation()));
+    fn resolve(&self, engine: &str, arch: Option<GpuArch>, solution: &[f64]) -> Vec<f64> {
+        let prior = (self.prior)(engine);
+        let value = |key: String| self.problem.value(&key, solution);
         let mut slots = Vec::new();
-        for (j, name) in self.names.iter().enumerate() {
-            let value = |key: String| self.problem.value(&key, solution);
-            let mean = value(format!("mean.{engine}.{name}")).or_else(|| self.mean_of_means(name, solution));
-            let mut slot = mean.unwrap_or(self.prior[j]);
-            if let (Some(a), Some(g)) = (arch, &generation) {
-                let arch = a.kin().name();
-                slot += value(format!("generation.{g}.{name}")).unwrap_or(0.0)
-                    + value(format!("arch.{arch}.{name}")).unwrap_or(0.0)
+        for (name, prior) in self.names.iter().zip(prior) {
+            let mut slot = value(format!("mean.{engine}.{name}")).unwrap_or(prior);
+            if let Some(a) = arch {
+                let (arch, generation) = (a.kin().name(), a.generation());
+                slot += value(format!("generation.{generation:?}.{name}")).unwrap_or(0.0)
+                    + value(format!("arch.{arch}.{name}")).unwrap_or_else(|| arch_prior(engine, arch, name))
                     + value(format!("engine.{arch}.{engine}.{name}")).unwrap_or(0.0);
             }
             slots.push(slot);
         }
-        Some(slots)
+        slots
     }
+}
 
-    /// For an engine without rows: the mean over engines that have them.
-    fn mean_of_means(&self, name: &str, solution: &[f64]) -> Option<f64> {
-        let found: Vec<f64> = Engine::ALL
-            .iter()
-            .filter_map(|e| self.problem.value(&format!("mean.{}.{name}", e.name()), solution))
-            .collect();
-        (!found.is_empty()).then(|| found.iter().sum::<f64>() / found.len() as f64)
+/// Prior means of dense products: an fp32 operation on the ordinary lanes costs several times the energy of one on
+/// tensor cores, four int8 ones about as much as one.
+fn gemm_prior(engine: &str) -> Vec<f64> {
+    let base = GemmConstants::default();
+    let power = match engine {
+        "lanes32" | "lanes16" => 0.24,
+        "lanes8" => 1.2,
+        _ => base.power,
+    };
+    // Not fitted: rows of saturated devices pull it down. Between devices of one architecture that are not: about 0.4
+    // in 16 bit, 0.8 in fp32, 0.9 in 8 bit.
+    let alpha = match engine {
+        "tensor16" => 0.4,
+        "tensor8" | "tensor4" => 0.9,
+        _ => 0.8,
+    };
+    GemmConstants { power, alpha, ..base }.to_slots()
+}
+
+/// Where an architecture's deviation is expected before any row is seen: energy an operation, and with it the sustained
+/// share of the peak at a given power, follows the process node. Relative to 5 nm, to the power of 0.8 (Horowitz, ISSCC'14:
+/// energy falls a little slower than the feature size).
+fn arch_prior(engine: &str, arch: &str, name: &str) -> f64 {
+    let product = Engine::ALL.iter().any(|e| e.name() == engine);
+    let known = GpuArch::ALL.into_iter().find(|a| a.name() == arch);
+    match known {
+        Some(a) if product && name == "power" => 0.8 * (5.0 / a.nanometres()).ln(),
+        _ => 0.0,
     }
 }
 
@@ -277,7 +298,7 @@ fn architectures() -> impl Iterator<Item = (String, Option<GpuArch>)> {
 }
 
 fn dense_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
-    let mut stage = Stage::new(&GEMM, GemmConstants::prior(), GemmConstants::NAMES);
+    let mut stage = Stage::new(&GEMM, gemm_prior, GemmConstants::NAMES);
     let mut keys: BTreeSet<(String, bool, bool)> = BTreeSet::new();
     for (row, weight) in rows.iter().zip(weights(rows)) {
         let Work::Dense(w) = &row.work else { continue };
@@ -308,9 +329,8 @@ fn dense_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations:
     for engine in Engine::ALL {
         let table = calibration.gemm.entry(engine.name().to_owned()).or_default();
         for (name, arch) in architectures() {
-            if let Some(slots) = stage.resolve(engine.name(), arch, &solution) {
-                table.insert(name, GemmConstants::from_slots(&slots));
-            }
+            let slots = stage.resolve(engine.name(), arch, &solution);
+            table.insert(name, GemmConstants::from_slots(&slots));
         }
     }
     for (key, quantised, cold) in keys {
@@ -330,7 +350,7 @@ fn dense_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations:
 }
 
 fn sparse_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
-    let mut stage = Stage::new(&SPARSE, SparseConstants::prior(), SparseConstants::NAMES);
+    let mut stage = Stage::new(&SPARSE, |_| SparseConstants::prior(), SparseConstants::NAMES);
     let fixed: Vec<(Constants, Setting)> = rows.iter().map(|r| r.fixed(calibration)).collect();
     for (row, weight) in rows.iter().zip(weights(rows)) {
         let Work::Half(w) = &row.work else { continue };
@@ -349,15 +369,14 @@ fn sparse_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations
     for engine in Engine::ALL.into_iter().filter(|e| e.is_tensor()) {
         let table = calibration.sparse.entry(engine.name().to_owned()).or_default();
         for (name, arch) in architectures() {
-            if let Some(slots) = stage.resolve(engine.name(), arch, &solution) {
-                table.insert(name, SparseConstants::from_slots(&slots));
-            }
+            let slots = stage.resolve(engine.name(), arch, &solution);
+            table.insert(name, SparseConstants::from_slots(&slots));
         }
     }
 }
 
 fn library_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
-    let mut stage = Stage::new(&LIBRARY, LibraryConstants::prior(), LibraryConstants::NAMES);
+    let mut stage = Stage::new(&LIBRARY, |_| LibraryConstants::prior(), LibraryConstants::NAMES);
     let fixed: Vec<(Constants, Setting)> = rows.iter().map(|r| r.fixed(calibration)).collect();
     let mut seen = BTreeSet::new();
     for (row, weight) in rows.iter().zip(weights(rows)) {
@@ -375,14 +394,13 @@ fn library_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iteration
     };
     let solution = stage.problem.fit(&predict, iterations);
     for l in Library::ALL.into_iter().filter(|l| seen.contains(l)) {
-        if let Some(slots) = stage.resolve(l.name(), None, &solution) {
-            calibration.library.insert(l.name().to_owned(), LibraryConstants::from_slots(&slots));
-        }
+        let slots = stage.resolve(l.name(), None, &solution);
+        calibration.library.insert(l.name().to_owned(), LibraryConstants::from_slots(&slots));
     }
 }
 
 fn conv_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
-    let mut stage = Stage::new(&CONV, ConvConstants::prior(), ConvConstants::NAMES);
+    let mut stage = Stage::new(&CONV, |_| ConvConstants::prior(), ConvConstants::NAMES);
     let fixed: Vec<(Constants, Setting)> = rows.iter().map(|r| r.fixed(calibration)).collect();
     let mut seen = BTreeSet::new();
     for (row, weight) in rows.iter().zip(weights(rows)) {
@@ -400,9 +418,8 @@ fn conv_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: 
     };
     let solution = stage.problem.fit(&predict, iterations);
     for engine in seen {
-        if let Some(slots) = stage.resolve(engine.name(), None, &solution) {
-            calibration.conv.insert(engine.name().to_owned(), ConvConstants::from_slots(&slots));
-        }
+        let slots = stage.resolve(engine.name(), None, &solution);
+        calibration.conv.insert(engine.name().to_owned(), ConvConstants::from_slots(&slots));
     }
 }
 
@@ -430,7 +447,7 @@ fn keep_overheads(calibration: &mut GpuCalibration, problem: &Problem, solution:
 }
 
 fn attention_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
-    let mut stage = Stage::new(&ATTENTION, AttentionConstants::prior(), AttentionConstants::NAMES);
+    let mut stage = Stage::new(&ATTENTION, |_| AttentionConstants::prior(), AttentionConstants::NAMES);
     let mut keys = BTreeSet::new();
     for (row, weight) in rows.iter().zip(weights(rows)) {
         let mut slots = stage.slots("attention", &row.arch, &row.generation);
@@ -457,15 +474,14 @@ fn attention_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterati
     };
     let solution = stage.problem.fit(&predict, iterations);
     for (name, arch) in architectures() {
-        if let Some(slots) = stage.resolve("attention", arch, &solution) {
-            calibration.attention.insert(name, AttentionConstants::from_slots(&slots));
-        }
+        let slots = stage.resolve("attention", arch, &solution);
+        calibration.attention.insert(name, AttentionConstants::from_slots(&slots));
     }
     keep_overheads(calibration, &stage.problem, &solution, keys);
 }
 
 fn stream_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations: usize) {
-    let mut stage = Stage::new(&STREAM, StreamConstants::prior(), StreamConstants::NAMES);
+    let mut stage = Stage::new(&STREAM, |_| StreamConstants::prior(), StreamConstants::NAMES);
     let mut keys = BTreeSet::new();
     for (row, weight) in rows.iter().zip(weights(rows)) {
         let Work::Stream(s) = &row.work else { continue };
@@ -487,9 +503,8 @@ fn stream_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations
     for class in Class::ALL {
         let table = calibration.stream.entry(class.name().to_owned()).or_default();
         for (name, arch) in architectures() {
-            if let Some(slots) = stage.resolve(class.name(), arch, &solution) {
-                table.insert(name, StreamConstants::from_slots(&slots));
-            }
+            let slots = stage.resolve(class.name(), arch, &solution);
+            table.insert(name, StreamConstants::from_slots(&slots));
         }
     }
     keep_overheads(calibration, &stage.problem, &solution, keys);

@@ -122,7 +122,7 @@ impl Problem {
                 }
                 let candidate_cost = self.objective(predict, &candidate, &active);
                 if candidate_cost < cost {
-                    idle = if cost - candidate_cost < 3e-4 * cost { idle + 1 } else { 0 };
+                    idle = if cost - candidate_cost < 1e-4 * cost { idle + 1 } else { 0 };
                     (cost, solution) = (candidate_cost, candidate);
                     damping = (damping * 0.3).max(1e-6);
                     improved = true;

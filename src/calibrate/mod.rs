@@ -1,8 +1,9 @@
 //! From measurements to constants, and from constants to honest errors.
 //!
 //! Reading order: [`hierarchy`] (the fit), [`gpu`] (what is fitted on GPUs), [`predict`] (a row's prediction),
-//! [`validate`] (errors and their groups), [`split`] (what is held out).
+//! [`validate`] (errors and their groups), [`split`] (what is held out), [`fidelity`] (the report).
 
+pub mod fidelity;
 pub mod gpu;
 pub mod hierarchy;
 pub mod predict;

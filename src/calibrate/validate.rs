@@ -421,18 +421,21 @@ fn inversions(values: &mut Vec<f64>) -> f64 {
     count
 }
 
-/// Mean regret over sets of rows that differ only in pattern and kernel, in percent, and how many such sets.
+/// Mean regret over sets of rows that differ only in pattern and kernel, in percent, and how many such sets. Rows of
+/// one pattern and kernel (repetitions, other layouts) are one alternative, by their mean.
 fn regret(rows: &[(&Sample, f64, bool)]) -> (Option<f64>, u64) {
-    let mut sets: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+    let mut sets: BTreeMap<String, BTreeMap<(&str, &str), (f64, f64, f64)>> = BTreeMap::new();
     for (s, time, _) in rows {
-        sets.entry(question(s)).or_default().push((*time, s.seconds()));
+        let one = sets.entry(question(s)).or_default().entry((&s.pattern, &s.kernel)).or_default();
+        *one = (one.0 + time, one.1 + s.seconds(), one.2 + 1.0);
     }
     let costs: Vec<f64> = sets
         .values()
         .filter(|set| set.len() > 1)
         .map(|set| {
-            let followed = set.iter().min_by(|a, b| a.0.total_cmp(&b.0)).map_or(f64::NAN, |p| p.1);
-            let best = set.iter().map(|p| p.1).fold(f64::INFINITY, f64::min);
+            let means = || set.values().map(|(p, m, n)| (p / n, m / n));
+            let followed = means().min_by(|a, b| a.0.total_cmp(&b.0)).map_or(f64::NAN, |p| p.1);
+            let best = means().map(|p| p.1).fold(f64::INFINITY, f64::min);
             followed / best - 1.0
         })
         .collect();
@@ -463,7 +466,7 @@ fn gain_sign(rows: &[(&Sample, f64, bool)]) -> (Option<f64>, u64) {
 }
 
 /// What two rows that differ only in pattern and kernel share.
-fn question(s: &Sample) -> String {
+pub fn question(s: &Sample) -> String {
     let timing = s.timing.name();
     format!("{}|{}|{}|{}|{timing}|{}|{}|{}|{}", s.source, s.device, s.op.name(), s.dtype, s.batch, s.m, s.n, s.k)
 }

@@ -3,12 +3,14 @@
 use super::output;
 use clap::ValueEnum;
 use hwsim::bench::Sample;
+use hwsim::calibrate::fidelity::{Way, gains, summary};
 use hwsim::calibrate::split::Split;
 use hwsim::calibrate::validate::{predict, predict_held_out, profiles_for, validate};
 use hwsim::profile::{Calibration, Profile};
+use hwsim::report::export::write_whole;
 use hwsim::report::validation;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -30,6 +32,9 @@ pub struct Args {
     /// Only rows of these operations
     #[arg(long, value_delimiter = ',', value_name = "OP")]
     op: Vec<String>,
+    /// Write the fidelity report (fitted, unseen shapes, unseen devices; gain of 2:4) into this folder
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["calibration", "leave_one_device_out", "split"])]
+    report: Option<PathBuf>,
     /// What to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -58,6 +63,9 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let given = args.profile.as_deref().map(super::profile).transpose()?;
     let built_in: Vec<Profile> = Profile::built_in()?.into_iter().map(|(_, p)| p).collect();
     let profiles = profiles_for(&samples, given.as_ref(), &built_in);
+    if let Some(folder) = &args.report {
+        return report(&samples, &profiles, folder);
+    }
     let split = if args.leave_one_device_out { Some(Split::LeaveOneDeviceOut) } else { args.split };
     let outcomes = match (split, &args.calibration) {
         (Some(split), _) => predict_held_out(&samples, &profiles, split)?,
@@ -73,4 +81,37 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         Format::Csv => validation::csv(&answer, to),
         Format::Table => to.write_all(validation::table(&answer).as_bytes()),
     })
+}
+
+/// Predicts all rows in three ways and writes what came out.
+fn report(samples: &[Sample], profiles: &[Option<&Profile>], folder: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let ways = [
+        ("fitted", predict(samples, profiles, Calibration::shipped())?),
+        ("unseen shapes", predict_held_out(samples, profiles, Split::Shape(0.3))?),
+        ("unseen devices", predict_held_out(samples, profiles, Split::LeaveOneDeviceOut)?),
+    ];
+    let validations: Vec<_> = ways.iter().map(|(_, outcomes)| validate(samples, outcomes)).collect();
+    for ((name, _), answer) in ways.iter().zip(&validations) {
+        let file = folder.join(format!("{}.csv", name.replace(' ', "-")));
+        write_whole(&file, |to| validation::csv(answer, to))?;
+        eprintln!("wrote {}", file.display());
+    }
+    let file = folder.join("gain-2-4.csv");
+    write_whole(&file, |to| {
+        let mut writer = csv::Writer::from_writer(to);
+        for gain in gains(samples, &ways[0].1) {
+            writer.serialize(gain).map_err(std::io::Error::other)?;
+        }
+        writer.flush()
+    })?;
+    let shown: Vec<Way> = ways
+        .iter()
+        .zip(&validations)
+        .map(|((name, outcomes), validation)| Way { name, outcomes, validation })
+        .collect();
+    let file = folder.join("README.md");
+    write_whole(&file, |to| to.write_all(summary(samples, &shown).as_bytes()))?;
+    eprintln!("wrote {}", file.display());
+    Ok(())
 }

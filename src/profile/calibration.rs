@@ -90,14 +90,18 @@ macro_rules! constants {
                 let mut slots = slots.iter().copied();
                 Self { $($field: constants!(@decode $kind, slots.next().unwrap_or(constants!(@encode $kind, $mean)))),+ }
             }
+            /// The inverse of [`Self::from_slots`].
+            pub fn to_slots(&self) -> Vec<f64> { vec![$(constants!(@encode $kind, self.$field)),+] }
             /// Prior means, in the same unbounded form.
-            pub fn prior() -> Vec<f64> { vec![$(constants!(@encode $kind, $mean)),+] }
+            pub fn prior() -> Vec<f64> { Self::default().to_slots() }
         }
         impl Default for $name { fn default() -> Self { Self { $($field: $mean),+ } } }
     };
     (@decode positive, $v:expr) => { f64::exp($v) };
     (@decode norm, $v:expr) => { 1.0 + f64::exp($v) };
     (@encode norm, $v:expr) => { f64::ln($v - 1.0) };
+    (@decode most, $v:expr) => { 0.7 + 0.3 / (1.0 + f64::exp(-$v)) };
+    (@encode most, $v:expr) => { f64::ln(($v - 0.7) / (1.0 - $v)) };
     (@decode share, $v:expr) => { 1.0 / (1.0 + f64::exp(-$v)) };
     (@encode positive, $v:expr) => { f64::ln($v) };
     (@encode share, $v:expr) => { f64::ln($v / (1.0 - $v)) };
@@ -105,8 +109,8 @@ macro_rules! constants {
 
 constants!(/// Constants of tiled matrix products on one engine of one architecture.
 GemmConstants {
-    /// Share of the engine's issue slots that the main loop fills.
-    issue: share = 0.9,
+    /// Share of the engine's issue slots that the main loop fills; libraries' loops fill at least 0.7.
+    issue: most = 0.9,
     /// Bytes per cycle that one multiprocessor draws from L2 into its tiles.
     feed: positive = 32.0,
     /// Cycles per 64 bytes of k that a lone block waits in its pipelined main loop.
@@ -144,7 +148,7 @@ SparseConstants {
     /// Factor on `step`.
     step: positive = 1.2,
     /// Factor on `power`: zeros that are skipped cost no energy, but the operand selectors do.
-    power: positive = 0.85,
+    energy: positive = 0.85,
     /// Factor on `narrow`.
     narrow: positive = 1.0,
     /// Factor on `split`.

@@ -169,6 +169,20 @@ impl GpuArch {
         }
     }
 
+    /// Process node in nm (TSMC 28, 16, 12, 7 and 5/4N; Samsung 8; GlobalFoundries 14): the vendors' whitepapers.
+    pub const fn nanometres(self) -> f64 {
+        match self {
+            Self::MaxwellGm200 => 28.0,
+            Self::PascalGp100 | Self::PascalGp10x => 16.0,
+            Self::Gcn5 => 14.0,
+            Self::VoltaGv100 | Self::TuringTu10x => 12.0,
+            Self::AmpereGa10x => 8.0,
+            Self::AmpereGa100 | Self::Cdna1 => 7.0,
+            Self::Cdna2 => 6.0,
+            Self::Ada | Self::HopperGh100 | Self::BlackwellGb100 | Self::BlackwellGb20x | Self::Cdna3 | Self::Xe2 => 5.0,
+        }
+    }
+
     /// Board watts per multiprocessor and GHz of the architecture's usual boards, for a profile without `tdp`: P100
     /// 250 W/56/1.3, V100 300/80/1.53, A100 400/108/1.41, RTX 3090 350/82/1.7, L40S 350/142/2.52, H100 700/132/1.83,
     /// B200 1000/148/1.965, RTX 5080 360/84/2.62, MI210 300/104/1.7 and so on (the vendors' data sheets).

@@ -81,7 +81,7 @@ pub fn half_constants(dense: &GemmConstants, s: &SparseConstants) -> GemmConstan
         feed: dense.feed * s.feed,
         ramp: dense.ramp * s.ramp,
         step: dense.step * s.step,
-        power: dense.power * s.power,
+        power: dense.power * s.energy,
         narrow: dense.narrow * s.narrow,
         split: dense.split * s.split,
         ..*dense
@@ -214,6 +214,7 @@ fn venom(facts: &Facts, c: &LibraryConstants, gemm: &GemmConstants, setting: &Se
         dram: c.dram,
         ramp: c.ramp + c.row * (d.k / m),
         step: gemm.step * c.decode,
+        epilogue: gemm.epilogue * c.reuse,
         ..*gemm
     };
     let v = w.height.min(128.0);

@@ -1,0 +1,184 @@
+//! The GPU model on problems small enough to work out by hand.
+
+use hwsim::cost::gpu::facts::{Engine, Facts};
+use hwsim::cost::gpu::gemm::{GemmWork, tiled};
+use hwsim::cost::gpu::memory::{Footprint, Setting};
+use hwsim::cost::gpu::work;
+use hwsim::cost::{Fallback, Options, Timing, model};
+use hwsim::dtype::DType;
+use hwsim::lower::{Gemm, Lowered, SparseGemm};
+use hwsim::pattern::SparsityPattern;
+use hwsim::profile::calibration::{Calibration, GemmConstants};
+use hwsim::profile::{GpuArch, Profile};
+
+const TEN: &str = r#"
+name  = "ten multiprocessors"
+clock = "1 GHz"
+[memory]
+bandwidth = "1 TB/s"
+[device.gpu]
+sms    = 10
+launch = "0 us"
+tdp    = "100 W"
+l2            = { size = "4 MiB",   bandwidth = "1024 B/cy" }
+shared_memory = { size = "164 KiB", bandwidth = "128 B/cy" }
+simt          = { fp32 = "64 MAC/cy" }
+[device.gpu.tensor_core]
+dense = { fp16 = "1024 MAC/cy" }
+[[device.gpu.tensor_core.sparse]]
+pattern = "2:4"
+dtypes  = ["fp16"]
+speedup = 2.0
+"#;
+
+/// Nothing but tiles and waves: full issue, endless feed, no start, no end, no power limit.
+fn bare() -> GemmConstants {
+    GemmConstants {
+        issue: 1.0,
+        feed: 1e12,
+        step: 0.0,
+        ramp: 0.0,
+        epilogue: 0.0,
+        tail: 1.0,
+        dram: 1.0,
+        power: 1e6,
+        alpha: 1.0,
+        split: 1e9,
+        overlap: 100.0,
+        narrow: 0.0,
+        tlb: 0.0,
+    }
+}
+
+fn ten() -> Facts {
+    Facts::of(&Profile::from_toml(TEN, "ten").unwrap()).unwrap()
+}
+
+fn product(facts: &Facts, m: f64, n: f64, k: f64) -> GemmWork {
+    GemmWork {
+        groups: 1.0,
+        m,
+        n,
+        k,
+        input: 2.0,
+        weight: 2.0,
+        output: 2.0,
+        element: 2.0,
+        rate: facts.peak(DType::Fp16).unwrap().rate,
+        engine: Engine::Tensor16,
+        footprint: Footprint { weights: 0.0, metadata: 0.0, inputs: 0.0, outputs: 0.0 },
+    }
+}
+
+fn cycles(facts: &Facts, c: &GemmConstants, w: &GemmWork) -> f64 {
+    tiled(facts, c, &Setting::network(facts, Timing::Cold), w, &[(128.0, 128.0)]).time * 1e9
+}
+
+#[test]
+fn eleven_tiles_on_ten_multiprocessors_take_two_waves() {
+    // One tile: 128·128·1024 / 1024 MAC/cy = 16,384 cycles.
+    let facts = ten();
+    assert!((cycles(&facts, &bare(), &product(&facts, 1280.0, 128.0, 1024.0)) - 16384.0).abs() < 1e-6);
+    assert!((cycles(&facts, &bare(), &product(&facts, 1281.0, 128.0, 1024.0)) - 32768.0).abs() < 1e-6);
+    // With a tail that costs nothing, eleven tiles take 1.1 waves.
+    let free = GemmConstants { tail: 0.0, ..bare() };
+    assert!((cycles(&facts, &free, &product(&facts, 1408.0, 128.0, 1024.0)) - 1.1 * 16384.0).abs() < 1e-6);
+}
+
+#[test]
+fn a_free_split_fills_the_machine() {
+    // One tile on one of ten multiprocessors; eight parts of k = 1024 run beside each other.
+    let facts = ten();
+    let free = GemmConstants { split: 0.0, ..bare() };
+    assert!((cycles(&facts, &free, &product(&facts, 128.0, 128.0, 1024.0)) - 2048.0).abs() < 1e-6);
+}
+
+#[test]
+fn the_power_limit_holds_what_is_sustained() {
+    // 10,240 MAC/cy at 1 GHz are 20.48 TFLOP/s; 100 W are 4.883 W per TFLOP/s. At exponent 1 and 0.1 of the peak per
+    // watt, 0.4883 of the peak remains: 16,384 cycles become 33,554.
+    let facts = ten();
+    let limited = GemmConstants { power: 0.1, ..bare() };
+    let got = cycles(&facts, &limited, &product(&facts, 1280.0, 128.0, 1024.0));
+    assert!((got - 16384.0 * 20.48 / 10.0).abs() < 1e-3, "{got}");
+}
+
+#[test]
+fn feed_and_products_overlap() {
+    // A tile takes 256 rows of 2 bytes a step of k: at 32 B/cy 16 cycles, as long as its products. The fourth-order norm
+    // of two equal times is 2^(1/4) of one.
+    let facts = ten();
+    let fed = GemmConstants { feed: 32.0, ..bare() };
+    let got = cycles(&facts, &fed, &product(&facts, 1280.0, 128.0, 1024.0));
+    assert!((got - 16384.0 * 2f64.powf(0.25)).abs() < 1e-6, "{got}");
+}
+
+#[test]
+fn half_the_weights_and_an_eighth_of_them_again_in_positions() {
+    let facts = ten();
+    let gemm = Gemm { groups: 1, m: 32, n: 64, k: 64 };
+    let op = SparseGemm::with_pattern(gemm, DType::Fp16, SparsityPattern::Nm { n: 2, m: 4 });
+    let half = work::half(&facts, &op).unwrap();
+    assert_eq!(half.footprint.weights, 64.0 * 32.0 * 2.0);
+    assert_eq!(half.footprint.metadata, 64.0 * 32.0 * 2.0 / 8.0);
+    assert_eq!(half.rate, 2.0 * facts.peak(DType::Fp16).unwrap().rate);
+}
+
+#[test]
+fn what_no_kernel_serves_falls_back_and_says_so() {
+    let run = |profile: &str, gemm: Gemm, pattern: &str| {
+        let model = model(&Profile::find(profile).unwrap(), Options::default()).unwrap();
+        let op = SparseGemm::with_pattern(gemm, DType::Fp16, pattern.parse().unwrap());
+        model.cost(&Lowered::Gemm(op)).unwrap().executed
+    };
+    let square = Gemm { groups: 1, m: 4096, n: 4096, k: 4096 };
+    let taken = run("a100", square, "2:4");
+    assert_eq!((taken.pattern, taken.fallback), (SparsityPattern::Nm { n: 2, m: 4 }, None));
+    assert!(matches!(run("v100", square, "2:4").fallback, Some(Fallback::DType { .. })));
+    let odd = run("a100", Gemm { k: 4100, ..square }, "2:4").fallback;
+    assert_eq!(odd.map(|f| f.to_string().contains("multiple of 16")), Some(true));
+    assert!(run("a100", square, "unstructured@0.5").fallback.is_some(), "dense tensor cores win at half zeros");
+}
+
+#[test]
+fn rates_betray_the_architecture() {
+    for (name, arch) in [
+        ("a100", GpuArch::AmpereGa100),
+        ("h100", GpuArch::HopperGh100),
+        ("rtx4090", GpuArch::Ada),
+        ("v100", GpuArch::VoltaGv100),
+        ("t4", GpuArch::TuringTu10x),
+        ("rtx5080", GpuArch::BlackwellGb20x),
+        ("p100", GpuArch::PascalGp100),
+    ] {
+        let mut profile = Profile::find(name).unwrap();
+        let hwsim::profile::Device::Gpu(gpu) = &mut profile.device else { panic!("{name} is a GPU") };
+        assert_eq!(gpu.arch, Some(arch), "{name}");
+        gpu.arch = None;
+        assert_eq!(Facts::of(&profile).unwrap().arch, Some(arch), "{name}");
+    }
+}
+
+#[test]
+fn devices_without_samples_get_wider_intervals() {
+    let width = |name: &str| {
+        let profile = Profile::find(name).unwrap();
+        let model = model(&profile, Options::default()).unwrap();
+        let op = Lowered::Gemm(SparseGemm::dense(Gemm { groups: 1, m: 512, n: 4096, k: 4096 }, DType::Fp16));
+        let cost = model.cost(&op).unwrap();
+        let seen = Calibration::shipped().provenance.devices.iter().any(|d| profile.answers_to(d));
+        (seen, cost.interval.1 / cost.interval.0)
+    };
+    let (a100, rtx4090) = (width("a100"), width("rtx4090"));
+    assert!(a100.0 && !rtx4090.0);
+    assert!(rtx4090.1 > a100.1, "{} {}", rtx4090.1, a100.1);
+}
+
+#[test]
+fn the_shipped_calibration_parses_and_names_its_sources() {
+    let calibration = Calibration::shipped();
+    assert!(calibration.provenance.rows > 20_000);
+    assert!(calibration.provenance.sources.len() >= 8);
+    let gpu = calibration.gpu.as_ref().unwrap();
+    assert!(GemmConstants::NAMES.len() <= 13 && gpu.gemm.contains_key("tensor16"));
+}
