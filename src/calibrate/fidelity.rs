@@ -1,7 +1,7 @@
 //! The fidelity report: errors by group under three ways of holding out, and 2:4's gain over problem size.
 
-use crate::bench::Sample;
 use super::validate::{Outcome, Validation, question};
+use crate::bench::Sample;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -88,7 +88,8 @@ pub struct Way<'a> {
 
 /// The summary in Markdown: mean and median error by class for each way of holding out.
 pub fn summary(samples: &[Sample], ways: &[Way]) -> String {
-    let mut text = String::from("# Fidelity of the GPU model\n\nMean / median absolute percentage error (rows).\n\n| class |");
+    let mut text =
+        String::from("# Fidelity of the GPU model\n\nMean / median absolute percentage error (rows).\n\n| class |");
     for way in ways {
         let _ = write!(text, " {} |", way.name);
     }

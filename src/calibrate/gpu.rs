@@ -62,7 +62,7 @@ const GEMM: [Freedom; 13] = [
     free(1.0, 0.5, 0.4, 0.3),    // tail
     free(0.8, 0.4, 0.4, 0.2),    // dram
     free(0.7, 0.15, 0.12, 0.15), // power
-    free(0.0, 0.0, 0.0, 0.0),   // alpha
+    free(0.0, 0.0, 0.0, 0.0),    // alpha
     free(1.0, 0.4, 0.3, 0.2),    // split
     free(0.5, 0.3, 0.3, 0.1),    // overlap
     free(1.0, 0.5, 0.4, 0.4),    // narrow

@@ -13,6 +13,8 @@ use std::collections::BTreeMap;
 
 /// Iterations of a fit: enough for the objective to settle.
 pub const ITERATIONS: usize = 40;
+/// Iterations of a fit that only holds rows out: close to settled, and there is one for each device.
+const FOLD_ITERATIONS: usize = 18;
 
 /// The answer of `hwsim validate`, percentages in percent.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -141,7 +143,7 @@ pub fn predict_held_out(samples: &[Sample], profiles: &[Option<&Profile>], split
     let fitted: Vec<(Vec<bool>, Result<Vec<Outcome>>)> = folds
         .into_par_iter()
         .map(|held| {
-            let calibration = fit_without(&rows(&|i| !held[i]), &foreign);
+            let calibration = fit_without(&rows(&|i| !held[i]), &foreign, FOLD_ITERATIONS);
             let only: Vec<Option<&Profile>> = (0..samples.len()).map(|i| profiles[i].filter(|_| held[i])).collect();
             let predicted = predict(samples, &only, &calibration);
             (held, predicted)
@@ -168,13 +170,13 @@ const JUDGED: usize = 20;
 
 /// Fits a calibration without intervals: once on all rows, once without foreign groups.
 pub fn fit(rows: &[(&Sample, &Profile)]) -> Calibration {
-    fit_without(rows, &foreign(rows))
+    fit_without(rows, &foreign(rows), ITERATIONS)
 }
 
 /// Groups of rows that measure something else, with the median logarithm of predicted over measured.
 fn foreign(rows: &[(&Sample, &Profile)]) -> BTreeMap<String, f64> {
     let (all, _) = prepared(rows);
-    let first = calibrate(&all.iter().map(|(_, r)| r).collect::<Vec<_>>(), ITERATIONS);
+    let first = calibrate(&all.iter().map(|(_, r)| r).collect::<Vec<_>>(), FOLD_ITERATIONS);
     let mut ratios: BTreeMap<&str, Vec<f64>> = BTreeMap::new();
     for (_, row) in &all {
         ratios.entry(row.group()).or_default().push(row.log_ratio(&first));
@@ -191,10 +193,10 @@ fn foreign(rows: &[(&Sample, &Profile)]) -> BTreeMap<String, f64> {
 }
 
 /// Fits a calibration to all rows but those of foreign groups.
-fn fit_without(rows: &[(&Sample, &Profile)], foreign: &BTreeMap<String, f64>) -> Calibration {
+fn fit_without(rows: &[(&Sample, &Profile)], foreign: &BTreeMap<String, f64>, iterations: usize) -> Calibration {
     let (all, mut left_out) = prepared(rows);
     let kept: Vec<_> = all.iter().filter(|(_, r)| !foreign.contains_key(r.group())).collect();
-    let gpu = calibrate(&kept.iter().map(|(_, r)| r).collect::<Vec<_>>(), ITERATIONS);
+    let gpu = calibrate(&kept.iter().map(|(_, r)| r).collect::<Vec<_>>(), iterations);
     for (_, row) in &all {
         if let Some(median) = foreign.get(row.group()) {
             let key = format!("{}: measured {:.2} of what a first fit predicts", row.group(), (-median).exp());
@@ -222,9 +224,24 @@ pub fn fit_with_intervals(samples: &[Sample], profiles: &[Option<&Profile>], nam
     let rows: Vec<(&Sample, &Profile)> = samples.iter().zip(profiles).filter_map(|(s, p)| Some((s, (*p)?))).collect();
     let mut calibration = fit(&rows);
     calibration.provenance.samples = name.to_owned();
-    let prior = predict(samples, profiles, &Calibration::default())?;
-    let fitted = predict(samples, profiles, &calibration)?;
     let held_out = predict_held_out(samples, profiles, Split::LeaveOneDeviceOut)?;
+    state_errors(&mut calibration, samples, profiles, &held_out)?;
+    Ok(calibration)
+}
+
+/// Writes into a calibration its errors before and after and the intervals that its residuals and those of held-out
+/// devices call for.
+///
+/// # Errors
+/// As [`predict`].
+pub fn state_errors(
+    calibration: &mut Calibration,
+    samples: &[Sample],
+    profiles: &[Option<&Profile>],
+    held_out: &[Outcome],
+) -> Result<()> {
+    let prior = predict(samples, profiles, &Calibration::default())?;
+    let fitted = predict(samples, profiles, calibration)?;
     let kind = |s: &Sample| match (s.op.name(), s.pattern.as_str()) {
         ("gemm" | "bmm" | "conv2d", "dense") => "gemm",
         ("gemm" | "bmm" | "conv2d", _) => "sparse",
@@ -255,8 +272,8 @@ pub fn fit_with_intervals(samples: &[Sample], profiles: &[Option<&Profile>], nam
             }
         }
         let seen = factor(&fitted, &|_, _| true);
-        let kin = factor(&held_out, &|s, _| !lonely[&s.device]);
-        let unknown = factor(&held_out, &|s, _| lonely[&s.device]);
+        let kin = factor(held_out, &|s, _| !lonely[&s.device]);
+        let unknown = factor(held_out, &|s, _| lonely[&s.device]);
         if let Some(seen) = seen {
             let kin = kin.unwrap_or(seen * 1.2).max(seen);
             spreads.insert(of.to_owned(), Spread { seen, kin, unknown: unknown.unwrap_or(kin * 1.2).max(kin) });
@@ -277,7 +294,7 @@ pub fn fit_with_intervals(samples: &[Sample], profiles: &[Option<&Profile>], nam
             calibration.provenance.errors.insert(op.to_owned(), BeforeAfter { before, after });
         }
     }
-    Ok(calibration)
+    Ok(())
 }
 
 /// Compares predictions with measurements.

@@ -179,7 +179,9 @@ impl GpuArch {
             Self::AmpereGa10x => 8.0,
             Self::AmpereGa100 | Self::Cdna1 => 7.0,
             Self::Cdna2 => 6.0,
-            Self::Ada | Self::HopperGh100 | Self::BlackwellGb100 | Self::BlackwellGb20x | Self::Cdna3 | Self::Xe2 => 5.0,
+            Self::Ada | Self::HopperGh100 | Self::BlackwellGb100 | Self::BlackwellGb20x | Self::Cdna3 | Self::Xe2 => {
+                5.0
+            }
         }
     }
 

@@ -12,6 +12,7 @@ use crate::cost::{Fallback, OperandBytes};
 use crate::dtype::DType;
 use crate::lower::{ConvShape, Lowered, Source, SparseGemm, Stream};
 use crate::pattern::SparsityPattern;
+use crate::sparsity::StorageFormat;
 
 /// One kernel's work in base units.
 #[derive(Clone, Copy, Debug)]
@@ -126,10 +127,11 @@ pub fn dense(facts: &Facts, op: &SparseGemm) -> Option<GemmWork> {
     // Microscaled 4-bit formats carry an 8-bit scale for each 16 values.
     let element = op.dtype.bytes() + if op.dtype == DType::Fp4 { 0.0625 } else { 0.0 };
     let (groups, m) = (g.groups as f64, g.m as f64);
-    let inputs = match op.source {
-        Source::Conv(_) => op.input_bytes().get(),
-        _ => groups * m * k * element,
-    };
+    // Cut columns are skipped in the product, but the activations around them share their cache lines; cut rows leave
+    // zeros that consumers read. So both activations move whole.
+    let inputs = op.input_bytes().get() * element / op.dtype.bytes();
+    let cut = matches!(op.weights.pattern(), SparsityPattern::Row(_) | SparsityPattern::Column(_));
+    let metadata = if cut { StorageFormat::Dense.bytes(&op.weights, op.dtype).metadata.get() } else { 0.0 };
     Some(GemmWork {
         groups,
         m,
@@ -143,9 +145,9 @@ pub fn dense(facts: &Facts, op: &SparseGemm) -> Option<GemmWork> {
         engine: peak.engine,
         footprint: Footprint {
             weights: groups * n * k * element,
-            metadata: 0.0,
+            metadata: groups * metadata,
             inputs: (inputs - op.resident.get()).max(0.0) + op.epilogue.bytes.get(),
-            outputs: groups * m * n * op.out_dtype.bytes(),
+            outputs: op.output_bytes().get(),
         },
     })
 }
