@@ -149,6 +149,10 @@ pub fn library_work(facts: &Facts, library: Library, op: &SparseGemm, dense: &Ge
     let stored = format.bytes(&op.weights, op.dtype);
     // Delta coding spends four bits a nonzero where compressed rows spend an index (MACKO).
     let metadata = if library == Library::Macko { work.nonzeros / 2.0 } else { stored.metadata.get() };
+    // Where the operand's own format stores more than compressed rows would (blocks over the edge), that is what is read.
+    let asked =
+        op.format.bytes(&op.weights, op.dtype).total().min(StorageFormat::Dense.bytes(&op.weights, op.dtype).total());
+    let metadata = metadata.max(if library == Library::Macko { 0.0 } else { (asked - stored.values).get() });
     let units = (facts.sms * 4.0).min(op.weights.rows() as f64 / work.height).max(1.0);
     work.imbalance = op.weights.imbalance(units as u64);
     if let StorageFormat::Bsr { .. } = format {
