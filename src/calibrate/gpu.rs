@@ -280,8 +280,8 @@ fn gemm_prior(engine: &str) -> Vec<f64> {
 }
 
 /// Where an architecture's deviation is expected before any row is seen: energy an operation, and with it the sustained
-/// share of the peak at a given power, follows the process node. Relative to 5 nm, to the power of 0.8 (Horowitz, ISSCC'14:
-/// energy falls a little slower than the feature size).
+/// share of the peak at a given power, follows the process node. Relative to 5 nm, to the power of 0.8: an assumption
+/// (energy falls a little slower than the feature size) from which every measured architecture may depart.
 fn arch_prior(engine: &str, arch: &str, name: &str) -> f64 {
     let product = Engine::ALL.iter().any(|e| e.name() == engine);
     let known = GpuArch::ALL.into_iter().find(|a| a.name() == arch);

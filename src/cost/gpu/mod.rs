@@ -97,7 +97,7 @@ impl GpuModel {
     pub fn interval(&self, work: &Work, time: f64) -> (f64, f64) {
         let kind = match work {
             Work::Dense(_) | Work::Conv(..) => "gemm",
-            Work::Half(_) | Work::Library(_) => "sparse",
+            Work::Half(_) | Work::HalfConv(..) | Work::Library(_) => "sparse",
             Work::Attention(_) => "attention",
             Work::Stream(_) => "stream",
         };
@@ -131,11 +131,7 @@ impl GpuModel {
         }
         if pattern == (SparsityPattern::Nm { n: 2, m: 4 }) {
             return match work::half(facts, op) {
-                Ok(w) if !matches!(op.source, Source::Conv(_)) => {
-                    let w = Work::Half(w);
-                    Ok((w, run(&w), pattern, op.format, None))
-                }
-                Ok(_) => dense(Some(Fallback::NoKernel { pattern, knows: "2:4 for linear layers, not convolutions" })),
+                Ok(w) => Ok((w, run(&w), pattern, op.format, None)),
                 Err(why) => dense(Some(why)),
             };
         }

@@ -19,8 +19,10 @@ use crate::sparsity::StorageFormat;
 pub enum Work {
     /// A dense product.
     Dense(GemmWork),
-    /// A 2:4 product on sparse tensor cores: the dense work and its halved form.
+    /// A 2:4 product on sparse tensor cores, in its halved form.
     Half(GemmWork),
+    /// A 2:4 convolution on sparse tensor cores (TensorRT has such kernels since version 8), in its halved form.
+    HalfConv(GemmWork, ConvShape),
     /// Another sparse kernel.
     Library(LibraryWork),
     /// A dense convolution.
@@ -63,6 +65,11 @@ pub fn evaluate(facts: &Facts, constants: &Constants, setting: &Setting, work: &
         Work::Half(w) => {
             let c = half_constants(constants.gemm(w.engine), constants.sparse(w.engine));
             product(gemm(facts, &c, setting, w), setting, "sparse tensor-core 2:4 gemm", 0.5)
+        }
+        Work::HalfConv(w, shape) => {
+            let c = half_constants(constants.gemm(w.engine), constants.sparse(w.engine));
+            let (cost, _) = conv(facts, constants.conv(w.engine), &c, setting, w, shape);
+            product(cost, setting, "sparse tensor-core 2:4 implicit-gemm", 0.5)
         }
         Work::Library(w) => {
             let c = library(facts, constants.library(w.library), constants.gemm(w.dense.engine), setting, w);
@@ -161,26 +168,33 @@ pub fn dense_kernel(facts: &Facts, op: &SparseGemm) -> Option<Work> {
     })
 }
 
-/// Rows and columns of weights that 2:4 kernels need as a multiple.
-const HALF_ALIGNMENT: u64 = 16;
+/// Bytes that n and k must be a multiple of for 2:4: one vector of loads, and one instruction's depth (cuSPARSELt's
+/// documentation: 8 and 16 elements in 16 bit, 16 and 32 in 8 bit).
+const HALF_ALIGNMENT: [(&str, u64); 2] = [("n", 16), ("k", 32)];
 
-/// The 2:4 kernel's work.
+/// The 2:4 kernel's work, of a product or a convolution.
 ///
 /// # Errors
 /// Why the hardware or its library does not take the product.
-pub fn half(facts: &Facts, op: &SparseGemm) -> Result<GemmWork, Fallback> {
+pub fn half(facts: &Facts, op: &SparseGemm) -> Result<Work, Fallback> {
     let pattern = op.weights.pattern();
     if op.source == Source::Activations {
         return Err(Fallback::NoWeights);
     }
     let work = dense(facts, op).ok_or(Fallback::DType { pattern, dtype: op.dtype })?;
     let speedup = facts.sparse_speedup(op.dtype).ok_or(Fallback::DType { pattern, dtype: op.dtype })?;
-    for (axis, extent) in [("k", op.gemm.k), ("n", op.gemm.n)] {
-        if extent % HALF_ALIGNMENT != 0 {
-            return Err(Fallback::Alignment { pattern, axis, extent, multiple: HALF_ALIGNMENT });
+    for (axis, bytes) in HALF_ALIGNMENT {
+        let multiple = bytes * 8 / op.dtype.bits();
+        let extent = if axis == "n" { op.gemm.n } else { op.gemm.k };
+        if extent % multiple != 0 {
+            return Err(Fallback::Alignment { pattern, axis, extent, multiple });
         }
     }
-    Ok(half_weights(&work, op, speedup))
+    let work = half_weights(&work, op, speedup);
+    Ok(match op.source {
+        Source::Conv(shape) => Work::HalfConv(work, shape),
+        Source::Linear | Source::Activations | Source::Recurrent { .. } => Work::Half(work),
+    })
 }
 
 /// The work of the kernel that a sample names, or of the one that serves the pattern; `None` where none does.
@@ -188,7 +202,7 @@ pub fn of_sample(facts: &Facts, op: &Lowered, kernel: &str) -> Option<Work> {
     match op {
         Lowered::Gemm(g) => match g.weights.pattern() {
             SparsityPattern::Dense | SparsityPattern::Row(_) | SparsityPattern::Column(_) => dense_kernel(facts, g),
-            SparsityPattern::Nm { n: 2, m: 4 } => half(facts, g).ok().map(Work::Half),
+            SparsityPattern::Nm { n: 2, m: 4 } => half(facts, g).ok(),
             _ => {
                 let work = dense(facts, g)?;
                 let named = Library::of_kernel(kernel);
