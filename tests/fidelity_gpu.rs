@@ -27,7 +27,8 @@ fn the_shipped_constants_describe_their_samples() {
         (answer.mape.unwrap(), answer.gain_sign)
     };
     let narrow = |s: &Sample| s.dtype != "fp32";
-    let cases: [(&str, f64, &dyn Fn(&Sample) -> bool); 7] = [
+    type Case<'a> = (&'a str, f64, &'a dyn Fn(&Sample) -> bool);
+    let cases: [Case; 7] = [
         ("tensor-core gemm", 13.0, &|s| s.op.name() == "gemm" && s.pattern == "dense" && narrow(s)),
         ("fp32 gemm", 13.0, &|s| s.op.name() == "gemm" && s.pattern == "dense" && !narrow(s)),
         ("2:4", 13.0, &|s| s.pattern == "2:4"),

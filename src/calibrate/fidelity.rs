@@ -27,12 +27,15 @@ pub struct Gain {
 
 /// Gains by device, dtype, source and decade of problem size.
 pub fn gains(samples: &[Sample], outcomes: &[Outcome]) -> Vec<Gain> {
-    let mut pairs: BTreeMap<String, (usize, [Option<(f64, f64)>; 2])> = BTreeMap::new();
+    // Of each question a row's place, and (predicted, measured) of its dense and its 2:4 answer.
+    type Pair = (usize, [Option<(f64, f64)>; 2]);
+    type Bin = (String, String, String, i32);
+    let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
     for (i, (s, outcome)) in samples.iter().zip(outcomes).enumerate() {
         let (Ok(p), Some(side)) = (outcome, ["dense", "2:4"].iter().position(|n| *n == s.pattern)) else { continue };
         pairs.entry(question(s)).or_insert((i, [None; 2])).1[side] = Some((p.time, s.seconds()));
     }
-    let mut bins: BTreeMap<(String, String, String, i32), Vec<(f64, f64)>> = BTreeMap::new();
+    let mut bins: BTreeMap<Bin, Vec<(f64, f64)>> = BTreeMap::new();
     for (i, sides) in pairs.into_values() {
         let [Some(dense), Some(sparse)] = sides else { continue };
         let s = &samples[i];

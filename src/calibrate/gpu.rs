@@ -514,10 +514,9 @@ fn stream_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations
 fn timing_defaults(calibration: &mut GpuCalibration) {
     let mut by_timing: BTreeMap<String, Vec<FrameworkConstants>> = BTreeMap::new();
     for (key, constants) in &calibration.framework {
-        if constants.quantise == 0.0 && !key.contains(':') {
-            if let Some(timing) = key.split('/').nth(1) {
-                by_timing.entry(timing.to_owned()).or_default().push(*constants);
-            }
+        let plain = constants.quantise == 0.0 && !key.contains(':');
+        if let (true, Some(timing)) = (plain, key.split('/').nth(1)) {
+            by_timing.entry(timing.to_owned()).or_default().push(*constants);
         }
     }
     for (timing, mut list) in by_timing {

@@ -441,7 +441,9 @@ fn inversions(values: &mut Vec<f64>) -> f64 {
 /// Mean regret over sets of rows that differ only in pattern and kernel, in percent, and how many such sets. Rows of
 /// one pattern and kernel (repetitions, other layouts) are one alternative, by their mean.
 fn regret(rows: &[(&Sample, f64, bool)]) -> (Option<f64>, u64) {
-    let mut sets: BTreeMap<String, BTreeMap<(&str, &str), (f64, f64, f64)>> = BTreeMap::new();
+    // By pattern and kernel: summed prediction, summed measurement, rows.
+    type Alternatives<'a> = BTreeMap<(&'a str, &'a str), (f64, f64, f64)>;
+    let mut sets: BTreeMap<String, Alternatives> = BTreeMap::new();
     for (s, time, _) in rows {
         let one = sets.entry(question(s)).or_default().entry((&s.pattern, &s.kernel)).or_default();
         *one = (one.0 + time, one.1 + s.seconds(), one.2 + 1.0);
