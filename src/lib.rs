@@ -3,6 +3,8 @@
 //! Reading order: [`pattern`] and [`workload`] say what is computed, [`profile`] on what, [`lower`] brings both to the
 //! operations that machines see, [`cost`] predicts them.
 #![warn(missing_docs)]
+// A module's page names its private rooms as a map for readers of the code.
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod bench;
 pub mod calibrate;

@@ -227,7 +227,7 @@ impl WeightStats {
     /// What `units` that wait for each other pay when each takes an equal share of the **rows**: expected largest share
     /// of nonzeros over the mean share, at least 1.
     ///
-    /// E[max] of P shares by the normal order statistic (Blom 1958) with the Cornish–Fisher correction for skewness; a
+    /// `E[max]` of P shares by the normal order statistic (Blom 1958) with the Cornish–Fisher correction for skewness; a
     /// real mask is counted with contiguous shares.
     pub fn imbalance(&self, units: u64) -> f64 {
         let units = units.min(self.rows).max(1);
