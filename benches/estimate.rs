@@ -1,5 +1,8 @@
 //! How fast the answers come: costs a second on one core, a whole estimate, reading and lowering large graphs.
 
+#[path = "../tests/common/onnx.rs"]
+mod onnx;
+
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use hwsim::cost::{Options, model};
 use hwsim::dtype::DType;
@@ -8,6 +11,7 @@ use hwsim::pattern::SparsityPattern;
 use hwsim::profile::Profile;
 use hwsim::report::{Request, Target, estimate};
 use hwsim::workload::{self, resolve};
+use prost::Message;
 use std::hint::black_box;
 
 /// Products of the sizes that networks have: powers of two and what lies between them.
@@ -97,5 +101,25 @@ fn large_graphs(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, gemm_costs, whole_estimates, large_graphs);
+/// 96 products of 1024 × 1024 with their weights: 400 MB on disk, of which an import may touch only the messages.
+fn large_model(c: &mut Criterion) {
+    let mut model = onnx::Builder::new(17).input("x0", &[1, 1024]).output("x96");
+    for i in 0..96 {
+        let (from, weight, to) = (format!("x{i}"), format!("w{i}"), format!("x{}", i + 1));
+        model = model.weight(onnx::floats(&weight, &[1024, 1024])).node(onnx::node(
+            "MatMul",
+            &[&from, &weight],
+            &[&to],
+            Vec::new(),
+        ));
+    }
+    let file = tempfile::Builder::new().suffix(".onnx").tempfile().expect("a temporary file");
+    std::fs::write(file.path(), model.model.encode_to_vec()).expect("room for the model");
+    drop(model);
+    c.bench_function("onnx/400 MB", |b| {
+        b.iter(|| resolve(&file.path().display().to_string(), &workload::Options::default()).expect("a network"));
+    });
+}
+
+criterion_group!(benches, gemm_costs, whole_estimates, large_graphs, large_model);
 criterion_main!(benches);
