@@ -160,6 +160,18 @@ fn unknown_names_suggest_the_nearest() {
 }
 
 #[test]
+fn sizes_of_nothing_are_refused() {
+    for (option, value, name) in
+        [("--batch", "0", "batch"), ("--decode", "0", "context"), ("--input", "input=0x3x224x224", "input input")]
+    {
+        let error = complaint(&["estimate", "--profile", "a100", "-w", "resnet18", option, value]);
+        assert!(error.contains(&format!("{name}: a size of 0 leaves nothing to run")), "{error}");
+    }
+    let error = complaint(&["estimate", "--profile", "xeon-gold-6148", "-w", "resnet18", "--threads", "0"]);
+    assert!(error.contains("threads: at least one thread is needed"), "{error}");
+}
+
+#[test]
 fn patterns_that_make_no_sense() {
     let error = complaint(&["estimate", "--profile", "a100", "-s", "3:2"]);
     assert_eq!(error, "error: pattern `3:2`: N:M keeps N of every M, and 3 is more than 2; did you mean 2:3?\n");

@@ -1,5 +1,6 @@
 //! `hwsim estimate`: the main job.
 
+use super::output::Format;
 use super::{output, resolve};
 use clap::ValueEnum;
 use hwsim::cost::{Options, Timing};
@@ -57,18 +58,6 @@ pub struct Args {
     /// Write the answer to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-}
-
-/// What to print.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-pub enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// One row a layer
-    Csv,
-    /// One object
-    Json,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]

@@ -1,7 +1,7 @@
 //! `hwsim inspect`: what a network is, without a machine.
 
 use super::output;
-use clap::ValueEnum;
+use super::output::ObjectFormat;
 use hwsim::report::inspect::Inspection;
 use std::io::Write;
 use std::path::PathBuf;
@@ -14,19 +14,10 @@ pub struct Args {
     sizes: super::workload::Sizes,
     /// What to print
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: ObjectFormat,
     /// Write the answer to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// One object
-    Json,
 }
 
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -36,11 +27,11 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         eprintln!("warning: {warning}");
     }
     output::deliver(args.output.as_deref(), out, |out| match args.format {
-        Format::Json => {
+        ObjectFormat::Json => {
             serde_json::to_writer_pretty(&mut *out, &answer)?;
             writeln!(out)
         }
-        Format::Table => {
+        ObjectFormat::Table => {
             writeln!(out, "{}\n", answer.table(output::width()))?;
             writeln!(out, "{}", super::estimate::FOOTER)
         }

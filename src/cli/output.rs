@@ -1,8 +1,31 @@
 //! Where answers go: stdout, or a file that is written whole or not at all.
 
+use clap::ValueEnum;
 use hwsim::report::export::write_whole;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+
+/// What to print.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One record a row
+    Csv,
+    /// One object
+    Json,
+}
+
+/// What to print, where an answer is no table of rows.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum ObjectFormat {
+    /// For people
+    #[default]
+    Table,
+    /// One object
+    Json,
+}
 
 /// Writes an answer to the file named, else to stdout.
 pub fn deliver(

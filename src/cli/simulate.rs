@@ -1,7 +1,7 @@
 //! `hwsim simulate`: one operation, step by step.
 
+use super::output::ObjectFormat;
 use super::{output, resolve};
-use clap::ValueEnum;
 use hwsim::error::Error;
 use hwsim::pattern::SparsityPattern;
 use hwsim::profile::Device;
@@ -25,20 +25,10 @@ pub struct Args {
     seed: u64,
     /// What to print
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: ObjectFormat,
     /// Write the answer to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-}
-
-/// What to print.
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// One object
-    Json,
 }
 
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -53,11 +43,11 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         }
     };
     output::deliver(args.output.as_deref(), out, |out| match args.format {
-        Format::Json => {
+        ObjectFormat::Json => {
             serde_json::to_writer_pretty(&mut *out, &report)?;
             writeln!(out)
         }
-        Format::Table => table(&report, &profile.name, out),
+        ObjectFormat::Table => table(&report, &profile.name, out),
     })?;
     if !(report.product_is_right && report.closed_form_agrees) {
         anyhow::bail!(

@@ -1,7 +1,7 @@
 //! `hwsim validate`: predictions against measurements.
 
 use super::output;
-use clap::ValueEnum;
+use super::output::Format;
 use hwsim::bench::Sample;
 use hwsim::calibrate::fidelity::{Way, gains, summary};
 use hwsim::calibrate::split::Split;
@@ -41,17 +41,6 @@ pub struct Args {
     /// Write the answer to a file instead of stdout
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-}
-
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Table,
-    /// One row a group
-    Csv,
-    /// One object
-    Json,
 }
 
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {

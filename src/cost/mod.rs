@@ -7,7 +7,7 @@ pub mod network;
 pub mod roofline;
 pub mod systolic;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::lower::Lowered;
 use crate::pattern::SparsityPattern;
 use crate::profile::{Device, Profile};
@@ -61,8 +61,11 @@ pub struct Options {
 /// The cost model of a profile's family.
 ///
 /// # Errors
-/// A profile that lacks what its model needs.
+/// A profile that lacks what its model needs, or no thread at all.
 pub fn model(profile: &Profile, options: Options) -> Result<Box<dyn CostModel>> {
+    if options.threads == Some(0) {
+        return Err(Error::argument("threads", "at least one thread is needed"));
+    }
     Ok(match &profile.device {
         Device::Cpu(_) => Box::new(cpu::CpuModel::new(profile, options)?),
         Device::Gpu(_) => Box::new(gpu::GpuModel::new(profile, options)?),

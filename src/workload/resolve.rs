@@ -14,6 +14,7 @@ use std::path::Path;
 /// # Errors
 /// An unknown name (the nearest is suggested), a file that cannot be read, and what the importers refuse.
 pub fn resolve(workload: &str, options: &Options) -> Result<Graph> {
+    options.check()?;
     let path = Path::new(workload);
     if path.is_file() {
         return load(path, options);

@@ -4,7 +4,6 @@ use super::axes::{Axis, Space};
 use crate::workload::graph::Graph;
 use crate::workload::layer::*;
 use petgraph::graph::NodeIndex;
-use std::collections::HashMap;
 
 /// Structure of all axes of a tensor.
 pub type Axes = Vec<Axis>;
@@ -24,7 +23,7 @@ pub struct Layout {
 
 /// The walk through the graph.
 pub struct Follow<'a> {
-    graph: &'a Graph,
+    pub(super) graph: &'a Graph,
     /// The classes.
     pub space: Space,
     /// By node index.
@@ -63,7 +62,7 @@ impl<'a> Follow<'a> {
         }
         walk.tie_shared_parameters();
         for &node in graph.order() {
-            walk.freeze_unread(node);
+            walk.freeze_answers(node);
         }
         walk.keep_one_factor();
         walk
@@ -530,76 +529,5 @@ impl<'a> Follow<'a> {
             out.push(axis);
         }
         Some(out)
-    }
-
-    /// Layers that read one stored tensor lose the same parts of it.
-    fn tie_shared_parameters(&mut self) {
-        let mut seen: HashMap<&str, (usize, usize)> = HashMap::new();
-        for &node in self.graph.order() {
-            let layer = self.graph.layer(node);
-            for (i, p) in layer.params.iter().enumerate().filter(|(_, p)| !p.name.is_empty()) {
-                let Some(&(other, j)) = seen.get(p.name.as_str()) else {
-                    seen.insert(&p.name, (node.index(), i));
-                    continue;
-                };
-                let (a, b) = (self.layouts[other].params[j].clone(), self.layouts[node.index()].params[i].clone());
-                let place = format!("the shared parameter `{}`", p.name);
-                if a.len() == b.len() {
-                    a.iter().zip(&b).for_each(|(x, y)| self.space.unify(x, y, &place));
-                } else {
-                    let reason = format!("{place} is read in two shapes");
-                    a.iter().chain(&b).for_each(|x| self.space.freeze(x, &reason));
-                }
-            }
-        }
-    }
-
-    fn freeze_unread(&mut self, node: NodeIndex) {
-        let layer = self.graph.layer(node);
-        let mut read = vec![false; layer.outputs.len()];
-        let answers = |tensor: &Tensor| self.graph.answers.contains(&tensor.name);
-        for (_, edge) in self.graph.consumers(node) {
-            read[edge.output as usize] = !answers(&layer.outputs[edge.output as usize]);
-        }
-        if read.contains(&true) && layer.outputs.len() > 1 && !matches!(layer.op, Op::Split { .. }) {
-            // Statistics beside the result that nobody asked for.
-            return;
-        }
-        let reason = format!("`{}` is an output of the network", layer.name);
-        let unread = self.layouts[node.index()].outputs.iter().zip(read).filter(|(_, r)| !r);
-        for axis in unread.flat_map(|(axes, _)| axes.clone()).collect::<Vec<_>>() {
-            self.space.freeze(&axis, &reason);
-        }
-    }
-
-    /// Of an axis that is a product of several classes only the outermost may lose units: whole heads, not features of
-    /// every head.
-    fn keep_one_factor(&mut self) {
-        let axes: Vec<Axis> =
-            self.layouts.iter().flat_map(|l| l.outputs.iter().chain(&l.params).flatten()).cloned().collect();
-        for axis in axes {
-            let axis = self.space.resolve(&axis);
-            self.keep_outermost(&axis);
-        }
-    }
-
-    fn keep_outermost(&mut self, axis: &Axis) {
-        match axis {
-            Axis::Fixed(_) | Axis::Class(..) => {}
-            Axis::Concat(parts) => parts.iter().for_each(|p| self.keep_outermost(p)),
-            Axis::Product(factors) => {
-                let mut outer = None;
-                for f in factors {
-                    let mut free = false;
-                    f.each_class(&mut |c, _| free |= self.space.is_free(c));
-                    if free && outer.is_some() {
-                        self.space.freeze(f, "its units are removed whole, not a part of each");
-                    } else if free {
-                        self.keep_outermost(f);
-                        outer = Some(());
-                    }
-                }
-            }
-        }
     }
 }

@@ -6,6 +6,7 @@
 
 mod axes;
 mod follow;
+mod settle;
 
 pub use axes::{Axis, ClassId};
 
