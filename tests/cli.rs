@@ -118,6 +118,17 @@ fn json_has_the_contract_s_fields() {
 }
 
 #[test]
+fn two_of_four_runs_where_the_kernel_s_alignment_admits_it() {
+    let (_, out, _) = run(&["estimate", "--profile", "a100", "-w", "resnet50", "-s", "2:4", "--format", "json"]);
+    let answer: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let layer = |name: &str| answer["layers"].as_array().unwrap().iter().find(|l| l["name"] == name).unwrap().clone();
+    assert_eq!(layer("layer3.0.conv2")["executed"], "2:4");
+    let first = layer("conv1");
+    assert_eq!(first["executed"], "dense");
+    assert!(first["note"].as_str().unwrap().contains("k to be a multiple of 16, and it is 147"), "{first}");
+}
+
+#[test]
 fn csv_has_one_row_a_layer_with_the_same_names() {
     let json = run(&["estimate", "--profile", "a100", "-w", "resnet18", "--format", "json"]).1;
     let layers = serde_json::from_str::<serde_json::Value>(&json).unwrap()["layers"].as_array().unwrap().len();

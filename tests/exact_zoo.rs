@@ -75,7 +75,7 @@ fn decoding_attends_to_the_context_and_the_new_token() {
 
 #[test]
 fn parameters_of_published_checkpoints() {
-    // `total_size` of each checkpoint's safetensors index, divided by two bytes.
+    // As the checkpoints are known to have; not in the table of published counts that the other networks are held against.
     let expected = [
         ("llama-3-70b", 70_553_706_496),
         ("mistral-7b", 7_241_732_096),

@@ -1,7 +1,6 @@
 //! `hwsim inspect`: what a network is, without a machine.
 
-use super::output;
-use super::output::ObjectFormat;
+use super::output::{self, ObjectFormat};
 use hwsim::report::inspect::Inspection;
 use std::io::Write;
 use std::path::PathBuf;

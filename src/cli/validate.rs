@@ -1,7 +1,6 @@
 //! `hwsim validate`: predictions against measurements.
 
-use super::output;
-use super::output::Format;
+use super::output::{self, Format};
 use hwsim::bench::Sample;
 use hwsim::calibrate::fidelity::{Way, gains, summary};
 use hwsim::calibrate::split::Split;
