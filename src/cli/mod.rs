@@ -72,10 +72,17 @@ fn profile(name: &str) -> hwsim::error::Result<hwsim::profile::Profile> {
 
 /// Whether the reader of a pipe went away, which is no failure of ours (`hwsim … | head`).
 pub fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    let closed = |e: &std::io::Error| e.kind() == std::io::ErrorKind::BrokenPipe;
-    error.chain().any(|cause| {
-        cause.downcast_ref::<std::io::Error>().is_some_and(closed)
-            || cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind)
-                == Some(std::io::ErrorKind::BrokenPipe)
-    })
+    error.chain().any(closed_pipe)
+}
+
+/// Writers wrap the system's error in their own, and `io::Error` hides what it wraps from the chain of sources.
+fn closed_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(io) = error.downcast_ref::<std::io::Error>() {
+        return io.kind() == std::io::ErrorKind::BrokenPipe || io.get_ref().is_some_and(|inner| closed_pipe(inner));
+    }
+    if let Some(csv) = error.downcast_ref::<csv::Error>() {
+        return matches!(csv.kind(), csv::ErrorKind::Io(io) if closed_pipe(io));
+    }
+    error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind)
+        == Some(std::io::ErrorKind::BrokenPipe)
 }
