@@ -12,6 +12,7 @@ pub mod cost;
 pub mod dtype;
 pub mod embedded;
 pub mod error;
+pub mod kernels;
 pub mod lower;
 pub mod pattern;
 pub mod profile;
