@@ -214,11 +214,11 @@ impl Blocks {
                     let values = &values[(inside * self.cols).min(values.len())..];
                     let y = &mut y[row + inside..row + inside + height];
                     match height {
-                        8 => single::<8, 2>(index, values, size, self.cols, x, y),
-                        4 => single::<4, 4>(index, values, size, self.cols, x, y),
-                        2 => single::<2, 4>(index, values, size, self.cols, x, y),
+                        8 => single::<8>(index, values, size, self.cols, x, y),
+                        4 => single::<4>(index, values, size, self.cols, x, y),
+                        2 => single::<2>(index, values, size, self.cols, x, y),
                         _ if self.cols == 1 && size == 1 => y[0] += dot(index, values, x),
-                        _ => single::<1, 8>(index, values, size, self.cols, x, y),
+                        _ => single::<1>(index, values, size, self.cols, x, y),
                     }
                     inside += height;
                 }
@@ -306,28 +306,45 @@ impl Blocks {
     }
 }
 
-/// H rows against one column; U sums a row take turns, so that additions need not wait for one another.
+/// H rows against one column; four sums a row take turns, so that additions need not wait for one another.
 #[inline(always)]
-fn single<const H: usize, const U: usize>(
-    index: &[u16],
-    values: &[f32],
-    size: usize,
-    cols: usize,
-    x: &[f32],
-    y: &mut [f32],
-) {
+fn single<const H: usize>(index: &[u16], values: &[f32], size: usize, cols: usize, x: &[f32], y: &mut [f32]) {
+    const U: usize = 4;
     let mut sums = [[0.0f32; H]; U];
-    for (i, &start) in index.iter().enumerate() {
-        let block = &values[i * size..][..H * cols];
-        for (c, (values, &x)) in block.chunks_exact(H).zip(&x[start as usize..][..cols]).enumerate() {
-            let sums = &mut sums[(i * cols + c) % U];
-            for (sum, value) in sums.iter_mut().zip(values) {
-                *sum += value * x;
+    let mut add = |sums: &mut [f32; H], values: &[f32], x: f32| {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += value * x;
+        }
+    };
+    if cols == 1 {
+        let (turns, rest) = index.as_chunks::<U>();
+        for (turn, starts) in turns.iter().enumerate() {
+            for (u, sums) in sums.iter_mut().enumerate() {
+                let at = (turn * U + u) * size;
+                add(sums, &values[at..at + H], x[starts[u] as usize]);
+            }
+        }
+        for (i, &start) in rest.iter().enumerate() {
+            let at = (turns.len() * U + i) * size;
+            add(&mut sums[0], &values[at..at + H], x[start as usize]);
+        }
+    } else {
+        for (i, &start) in index.iter().enumerate() {
+            let block = &values[i * size..][..H * cols];
+            let x = &x[start as usize..][..cols];
+            let (turns, rest) = x.as_chunks::<U>();
+            for (turn, x) in turns.iter().enumerate() {
+                for (u, sums) in sums.iter_mut().enumerate() {
+                    add(sums, &block[(turn * U + u) * H..][..H], x[u]);
+                }
+            }
+            for (c, &x) in rest.iter().enumerate() {
+                add(&mut sums[0], &block[(turns.len() * U + c) * H..][..H], x);
             }
         }
     }
     for (h, y) in y.iter_mut().enumerate() {
-        *y += sums.iter().map(|s| s[h]).sum::<f32>();
+        *y += (sums[0][h] + sums[1][h]) + (sums[2][h] + sums[3][h]);
     }
 }
 
@@ -498,13 +515,24 @@ impl Strip<'_> {
                 let mut values = self.values.as_ptr();
                 for &start in self.index {
                     let x = x.add(start as usize * self.x_stride);
-                    for c in 0..self.cols {
+                    let mut c = 0;
+                    while c + U <= self.cols {
+                        for (u, sums) in sums.iter_mut().enumerate() {
+                            let value = V::splat(*values.add(c + u));
+                            let x = x.add((c + u) * self.x_stride);
+                            for (w, sum) in sums.iter_mut().enumerate() {
+                                *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
+                            }
+                        }
+                        c += U;
+                    }
+                    while c < self.cols {
                         let value = V::splat(*values.add(c));
                         let x = x.add(c * self.x_stride);
-                        let sums = &mut sums[c % U];
-                        for (w, sum) in sums.iter_mut().enumerate() {
+                        for (w, sum) in sums[0].iter_mut().enumerate() {
                             *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
                         }
+                        c += 1;
                     }
                     values = values.add(self.size);
                 }
