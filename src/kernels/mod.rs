@@ -5,6 +5,7 @@
 //! [`blocks`] (the engine of CSR and block-sparse rows),
 //! [`dots`] (int8 and bf16), then one file a kernel.
 
+mod aligned;
 mod balance;
 mod blocks;
 mod bsr;
@@ -13,11 +14,16 @@ mod dense;
 mod dots;
 pub mod float;
 mod lanes;
+mod nm;
+mod nm_column;
 pub mod panel;
 mod pruned;
 pub mod random;
 pub mod reference;
+mod vnm;
 mod words;
+
+pub use aligned::Buffer;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -102,10 +108,12 @@ impl Isa {
 /// Every kernel, for an instruction set that this machine has.
 pub fn all(isa: Isa) -> Vec<Box<dyn Kernel>> {
     vec![
-        Box::new(dense::Dense),
+        Box::new(dense::Dense { isa }),
         Box::new(csr::Csr { isa }),
         Box::new(bsr::Bsr { isa }),
-        Box::new(pruned::Pruned),
+        Box::new(nm::Nm { isa }),
+        Box::new(vnm::Vnm { isa }),
+        Box::new(pruned::Pruned { isa }),
         Box::new(dots::Int8 { isa }),
         Box::new(dots::Bf16 { isa }),
     ]

@@ -6,12 +6,16 @@
 
 use super::dense::Full;
 use super::panel::Scratch;
-use super::{Activations, Kernel, Packed, WeightMatrix};
+use super::aligned::Buffer;
+use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
 use crate::error::Result;
 use crate::pattern::SparsityPattern;
 
 /// `row@s`, `column@s`, and what `channel@s` and `head@s` leave of one layer when the graph cannot shrink around it.
-pub struct Pruned;
+pub struct Pruned {
+    /// The instruction set for one column, which the machine has.
+    pub isa: Isa,
+}
 
 impl Kernel for Pruned {
     fn name(&self) -> &'static str {
@@ -43,8 +47,9 @@ impl Kernel for Pruned {
             used.iter_mut().zip(&values[row * k..][..k]).for_each(|(used, v)| *used |= *v != 0.0);
         }
         let columns: Vec<usize> = (0..k).filter(|c| used[*c]).collect();
-        let kept = rows.iter().flat_map(|r| columns.iter().map(move |c| values[r * k + c])).collect();
-        Ok(Box::new(Shrunk { n, k, full: Full { n: rows.len(), k: columns.len(), values: kept }, rows, columns }))
+        let kept: Vec<f32> = rows.iter().flat_map(|r| columns.iter().map(move |c| values[r * k + c])).collect();
+        let full = Full { isa: self.isa, n: rows.len(), k: columns.len(), values: Buffer::from(kept.as_slice()) };
+        Ok(Box::new(Shrunk { n, k, full, rows, columns }))
     }
 }
 

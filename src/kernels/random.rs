@@ -1,5 +1,6 @@
 //! Matrices to measure and test with, the same from the same seed on every machine.
 
+use super::Buffer;
 use crate::pattern::SparsityPattern;
 use crate::sparsity::Mask;
 use rand::{RngExt, SeedableRng};
@@ -21,9 +22,11 @@ pub fn weights(pattern: SparsityPattern, n: usize, k: usize, seed: u64) -> Vec<f
 }
 
 /// `[k, m]` activations, uniform in [-1, 1).
-pub fn activations(k: usize, m: usize, seed: u64) -> Vec<f32> {
+pub fn activations(k: usize, m: usize, seed: u64) -> Buffer {
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0xac71);
-    (0..k * m).map(|_| rng.random_range(-1.0..1.0f32)).collect()
+    let mut values = Buffer::zeros(k * m);
+    values.fill_with(|| rng.random_range(-1.0..1.0f32));
+    values
 }
 
 #[cfg(test)]
