@@ -12,7 +12,7 @@
 //!             column of the block                      activations from L1, values broadcast
 //! ```
 
-use super::lanes::{Lanes, Plain};
+use super::lanes::{Lanes, Plain, unrolled};
 use super::panel::{PANEL_VECTORS, Panel, panels, through_tiles};
 use super::{Activations, Isa, WeightMatrix};
 use std::ops::Range;
@@ -70,11 +70,7 @@ impl Blocks {
         };
         let map: Vec<bool> = (0..down * across).map(|b| occupied(b / across, b % across)).collect();
         let density = map.iter().filter(|&&o| o).count() as f64 / map.len().max(1) as f64;
-        let block_k = if columns == 1 {
-            k.clamp(1, 1 << 16)
-        } else {
-            block_k(k, rows, density, vectors, isa.lanes())
-        };
+        let block_k = if columns == 1 { k.clamp(1, 1 << 16) } else { block_k(k, rows, density, vectors, isa.lanes()) };
         let block_k = (block_k / cols).max(1) * cols;
         let mut packed =
             Self { isa, n, k, rows, cols, block_k, starts: vec![0], offsets: vec![0], index: vec![], values: vec![] };
@@ -422,11 +418,7 @@ impl Strip<'_> {
             let y = y.as_mut_ptr().add(first * V::COUNT);
             let mut sums = [[V::zero(); W]; H];
             if self.add {
-                for (h, row) in sums.iter_mut().enumerate() {
-                    for (w, sum) in row.iter_mut().enumerate() {
-                        *sum = V::load(y.add(h * stride + w * V::COUNT));
-                    }
-                }
+                unrolled!(H, h, unrolled!(W, w, sums[h][w] = V::load(y.add(h * stride + w * V::COUNT))));
             }
             let mut values = self.values.as_ptr();
             for &start in self.index {
@@ -434,25 +426,17 @@ impl Strip<'_> {
                 let mut value = values;
                 for _ in 0..self.cols {
                     let mut vectors = [V::zero(); W];
-                    for (w, vector) in vectors.iter_mut().enumerate() {
-                        *vector = V::load(x.add(w * V::COUNT));
-                    }
-                    for (h, row) in sums.iter_mut().enumerate() {
+                    unrolled!(W, w, vectors[w] = V::load(x.add(w * V::COUNT)));
+                    unrolled!(H, h, {
                         let broadcast = V::splat(*value.add(h));
-                        for (sum, vector) in row.iter_mut().zip(vectors) {
-                            *sum = sum.add_product(broadcast, vector);
-                        }
-                    }
+                        unrolled!(W, w, sums[h][w] = sums[h][w].add_product(broadcast, vectors[w]));
+                    });
                     value = value.add(H);
                     x = x.add(self.x_stride);
                 }
                 values = values.add(self.size);
             }
-            for (h, row) in sums.iter().enumerate() {
-                for (w, sum) in row.iter().enumerate() {
-                    sum.store(y.add(h * stride + w * V::COUNT));
-                }
-            }
+            unrolled!(H, h, unrolled!(W, w, sums[h][w].store(y.add(h * stride + w * V::COUNT))));
         }
     }
 
@@ -465,9 +449,7 @@ impl Strip<'_> {
             let y = y.as_mut_ptr().add(first * V::COUNT);
             let mut sums = [[V::zero(); W]; U];
             if self.add {
-                for (w, sum) in sums[0].iter_mut().enumerate() {
-                    *sum = V::load(y.add(w * V::COUNT));
-                }
+                unrolled!(W, w, sums[0][w] = V::load(y.add(w * V::COUNT)));
             }
             let x = self.x.as_ptr().add(first * V::COUNT);
             if self.cols == 1 && self.size == 1 {
@@ -475,21 +457,17 @@ impl Strip<'_> {
                 let count = self.index.len();
                 let mut i = 0;
                 while i + U <= count {
-                    for (u, sums) in sums.iter_mut().enumerate() {
+                    unrolled!(U, u, {
                         let value = V::splat(*values.add(i + u));
                         let x = x.add(*index.add(i + u) as usize * self.x_stride);
-                        for (w, sum) in sums.iter_mut().enumerate() {
-                            *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
-                        }
-                    }
+                        unrolled!(W, w, sums[u][w] = sums[u][w].add_product(value, V::load(x.add(w * V::COUNT))));
+                    });
                     i += U;
                 }
                 while i < count {
                     let value = V::splat(*values.add(i));
                     let x = x.add(*index.add(i) as usize * self.x_stride);
-                    for (w, sum) in sums[0].iter_mut().enumerate() {
-                        *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
-                    }
+                    unrolled!(W, w, sums[0][w] = sums[0][w].add_product(value, V::load(x.add(w * V::COUNT))));
                     i += 1;
                 }
             } else {
@@ -498,33 +476,31 @@ impl Strip<'_> {
                     let x = x.add(start as usize * self.x_stride);
                     let mut c = 0;
                     while c + U <= self.cols {
-                        for (u, sums) in sums.iter_mut().enumerate() {
+                        unrolled!(U, u, {
                             let value = V::splat(*values.add(c + u));
                             let x = x.add((c + u) * self.x_stride);
-                            for (w, sum) in sums.iter_mut().enumerate() {
-                                *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
-                            }
-                        }
+                            unrolled!(W, w, sums[u][w] = sums[u][w].add_product(value, V::load(x.add(w * V::COUNT))));
+                        });
                         c += U;
                     }
                     while c < self.cols {
                         let value = V::splat(*values.add(c));
                         let x = x.add(c * self.x_stride);
-                        for (w, sum) in sums[0].iter_mut().enumerate() {
-                            *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
-                        }
+                        unrolled!(W, w, sums[0][w] = sums[0][w].add_product(value, V::load(x.add(w * V::COUNT))));
                         c += 1;
                     }
                     values = values.add(self.size);
                 }
             }
-            let (head, others) = sums.split_at_mut(1);
-            for (w, sum) in head[0].iter_mut().enumerate() {
-                for other in others.iter() {
-                    *sum = sum.add(other[w]);
-                }
+            unrolled!(W, w, {
+                let mut sum = sums[0][w];
+                unrolled!(U, u, {
+                    if u > 0 {
+                        sum = sum.add(sums[u][w]);
+                    }
+                });
                 sum.store(y.add(w * V::COUNT));
-            }
+            });
         }
     }
 }

@@ -5,7 +5,7 @@
 
 use super::aligned::Buffer;
 use super::balance::{scatter, shares};
-use super::lanes::{Lanes, Plain};
+use super::lanes::{Lanes, Plain, unrolled};
 use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
 use crate::error::Result;
 use crate::pattern::SparsityPattern;
@@ -105,13 +105,13 @@ unsafe fn dots<V: Lanes, const R: usize>(weights: &[f32], x: &[f32]) -> [f32; R]
     unsafe {
         let mut sums = [[V::zero(); 2]; R];
         for at in (0..whole).step_by(2 * V::COUNT) {
-            for half in 0..2 {
+            unrolled!(2, half, {
                 let at = at + half * V::COUNT;
                 let vector = V::load(x.as_ptr().add(at));
-                for (r, sums) in sums.iter_mut().enumerate() {
-                    sums[half] = sums[half].add_product(V::load(weights.as_ptr().add(r * k + at)), vector);
-                }
-            }
+                unrolled!(R, r, {
+                    sums[r][half] = sums[r][half].add_product(V::load(weights.as_ptr().add(r * k + at)), vector);
+                });
+            });
         }
         std::array::from_fn(|r| {
             let rest = weights[r * k + whole..(r + 1) * k].iter().zip(&x[whole..]).map(|(w, x)| w * x).sum::<f32>();
@@ -123,13 +123,15 @@ unsafe fn dots<V: Lanes, const R: usize>(weights: &[f32], x: &[f32]) -> [f32; R]
 impl Packed for Full {
     fn run(&self, x: Activations<'_>, y: &mut [f32]) {
         let (n, k, m) = (self.n, self.k, x.m);
-        assert!(self.values.len() >= n * k && x.values.len() >= k * m && y.len() >= n * m, "buffers hold their matrices");
+        assert!(
+            self.values.len() >= n * k && x.values.len() >= k * m && y.len() >= n * m,
+            "buffers hold their matrices"
+        );
         if m == 1 && k > 0 {
             return self.column(x.values, &mut y[..n]);
         }
         let threads = rayon::current_num_threads();
-        let parallelism =
-            if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
+        let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
         // SAFETY: row-major matrices of n × k, k × m and n × m lie in the three buffers, as was just checked; y overlaps
         // neither by Rust's rules.
         unsafe {

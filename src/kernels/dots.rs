@@ -14,6 +14,7 @@
 //! One column: sixteen rows are a vector, words of weights stream, the word of activations is broadcast.
 
 use super::balance::{scatter, shares};
+use super::lanes::unrolled;
 use super::words::{PlainInt8, Words};
 #[cfg(target_arch = "x86_64")]
 use super::words::{YmmInt8, ZmmBf16, ZmmInt8};
@@ -54,7 +55,8 @@ impl Kernel for Int8 {
     }
 
     fn refusal(&self, _: &SparsityPattern, _: usize, k: usize) -> Option<String> {
-        (k > LONGEST_INT8).then(|| format!("a reduction over {k} could overflow 32-bit sums; {LONGEST_INT8} is the most"))
+        (k > LONGEST_INT8)
+            .then(|| format!("a reduction over {k} could overflow 32-bit sums; {LONGEST_INT8} is the most"))
     }
 
     fn pack(&self, weights: WeightMatrix<'_>, pattern: &SparsityPattern, _: usize) -> Result<Box<dyn Packed>> {
@@ -82,7 +84,14 @@ impl Kernel for Int8 {
             _ => Engine::PlainInt8,
         };
         let words = k.div_ceil(4);
-        Ok(Box::new(Dots { engine, n, k, words, weights: strips(n, words, word), scales: Some(Scales { scales, shifts }) }))
+        Ok(Box::new(Dots {
+            engine,
+            n,
+            k,
+            words,
+            weights: strips(n, words, word),
+            scales: Some(Scales { scales, shifts }),
+        }))
     }
 }
 
@@ -404,9 +413,9 @@ impl Dots {
                 let mut sums = [V::zero(); TURNS];
                 let mut w = 0;
                 while w + TURNS <= self.words {
-                    for (t, sum) in sums.iter_mut().enumerate() {
-                        *sum = sum.add_dot(V::splat(x[w + t]), V::load(weights.add((w + t) * STRIP)));
-                    }
+                    unrolled!(TURNS, t, {
+                        sums[t] = sums[t].add_dot(V::splat(x[w + t]), V::load(weights.add((w + t) * STRIP)));
+                    });
                     w += TURNS;
                 }
                 for (w, x) in x.iter().enumerate().take(self.words).skip(w) {
@@ -436,23 +445,15 @@ unsafe fn tile<V: Words, const W: usize>(
         let mut sums = [[V::zero(); W]; 8];
         for _ in 0..words {
             let mut vectors = [V::zero(); W];
-            for (w, vector) in vectors.iter_mut().enumerate() {
-                *vector = V::load(x.add(w * V::COUNT));
-            }
-            for (h, row) in sums.iter_mut().enumerate() {
+            unrolled!(W, w, vectors[w] = V::load(x.add(w * V::COUNT)));
+            unrolled!(8, h, {
                 let weight = V::splat(*weights.add(h));
-                for (sum, vector) in row.iter_mut().zip(vectors) {
-                    *sum = sum.add_dot(vector, weight);
-                }
-            }
+                unrolled!(W, w, sums[h][w] = sums[h][w].add_dot(vectors[w], weight));
+            });
             weights = weights.add(STRIP);
             x = x.add(stride);
         }
-        for (h, row) in sums.iter().enumerate() {
-            for (w, sum) in row.iter().enumerate() {
-                sum.store(to.add(h * PANEL + w * V::COUNT));
-            }
-        }
+        unrolled!(8, h, unrolled!(W, w, sums[h][w].store(to.add(h * PANEL + w * V::COUNT))));
     }
 }
 

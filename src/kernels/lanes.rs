@@ -34,6 +34,23 @@ pub(super) trait Lanes: Copy {
     }
 }
 
+/// Repeats a statement for every index below a constant of at most eight. A loop over an array of vectors leaves it to
+/// the optimiser whether they stay in registers; written out, they do.
+macro_rules! unrolled {
+    ($count:expr, $i:ident, $body:expr) => {
+        unrolled!(@ $count, $i, $body, 0 1 2 3 4 5 6 7)
+    };
+    (@ $count:expr, $i:ident, $body:expr, $($at:literal)*) => {
+        {
+            $(if $count > $at {
+                let $i: usize = $at;
+                $body
+            })*
+        }
+    };
+}
+pub(super) use unrolled;
+
 /// Plain Rust.
 #[derive(Clone, Copy)]
 pub(super) struct Plain([f32; 8]);
@@ -79,6 +96,11 @@ mod x86 {
     use super::Lanes;
     use std::arch::x86_64::*;
 
+    /// A vector anywhere in memory. Reading through it keeps the vector in a register even where the library's own
+    /// unaligned loads are compiled with checks.
+    #[repr(C, packed)]
+    struct Anywhere<V>(V);
+
     /// AVX2 with FMA.
     #[derive(Clone, Copy)]
     pub struct Ymm(__m256);
@@ -97,11 +119,11 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
-            unsafe { Self(_mm256_loadu_ps(from)) }
+            unsafe { Self((*from.cast::<Anywhere<__m256>>()).0) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm256_storeu_ps(to, self.0) }
+            unsafe { (*to.cast::<Anywhere<__m256>>()).0 = self.0 }
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {
@@ -131,11 +153,11 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load(from: *const f32) -> Self {
-            unsafe { Self(_mm512_loadu_ps(from)) }
+            unsafe { Self((*from.cast::<Anywhere<__m512>>()).0) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut f32) {
-            unsafe { _mm512_storeu_ps(to, self.0) }
+            unsafe { (*to.cast::<Anywhere<__m512>>()).0 = self.0 }
         }
         #[inline(always)]
         unsafe fn add_product(self, a: Self, b: Self) -> Self {

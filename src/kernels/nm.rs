@@ -18,7 +18,7 @@ use super::aligned::Buffer;
 use super::balance::{scatter, shares};
 use super::blocks::{Blocks, block_k};
 use super::csr::Rows;
-use super::lanes::{Lanes, Plain};
+use super::lanes::{Lanes, Plain, unrolled};
 use super::nm_column;
 use super::panel::{PANEL_VECTORS, Panel, panels, through_tiles};
 use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
@@ -156,30 +156,29 @@ impl Groups {
         std::array::from_fn(|lane| if lane < CHUNK / self.kept * self.kept { lane / self.kept * self.group } else { 0 })
     }
 
-    /// Calls `each` with every block of K: its first column and the chunks that `row` has in it.
+    /// Blocks of K: first chunk and how many.
+    fn blocks(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (chunks, block) = (self.k.div_ceil(self.span), self.block);
+        (0..chunks).step_by(block).map(move |first| (first, block.min(chunks - first)))
+    }
+
+    /// Chunks of a row in the block of K of `count` that begins at chunk `first`.
     #[inline(always)]
-    fn blocks<'a>(&'a self, mut each: impl FnMut(usize, usize, &dyn Fn(usize) -> Chunks<'a>)) {
-        let chunks = self.k.div_ceil(self.span);
-        for first in (0..chunks).step_by(self.block) {
-            let count = self.block.min(chunks - first);
-            let row = |row: usize| {
-                let from = (first * self.n + row * count) * CHUNK;
-                Chunks {
-                    values: &self.values[from..from + count * CHUNK],
-                    codes: &self.codes[from * self.bits / 8..(from + count * CHUNK) * self.bits / 8],
-                }
-            };
-            each(first * self.span, count, &row);
+    fn chunks(&self, (first, count): (usize, usize), row: usize) -> Chunks<'_> {
+        let from = (first * self.n + row * count) * CHUNK;
+        Chunks {
+            values: &self.values[from..from + count * CHUNK],
+            codes: &self.codes[from * self.bits / 8..(from + count * CHUNK) * self.bits / 8],
         }
     }
 
     /// One column: `x` is followed by a chunk's columns of zeros, 64 at least.
     fn column(&self, x: &[f32], rows: Range<usize>, y: &mut [f32]) {
         y.fill(0.0);
-        self.blocks(|first, _, chunks| {
-            let x = &x[first..];
-            nm_column::rows(self.isa, self, |i| chunks(rows.start + i), x, y);
-        });
+        for block in self.blocks() {
+            let x = &x[block.0 * self.span..];
+            nm_column::rows(self.isa, self, |i| self.chunks(block, rows.start + i), x, y);
+        }
     }
 
     fn share(&self, panel: Panel<'_>, rows: Range<usize>, y: &mut [f32], stride: usize) {
@@ -235,10 +234,11 @@ impl Groups {
         let left = self.k - (self.k.div_ceil(self.span) - 1) * self.span;
         let last = self.starts().map(|c| if c < left { c * panel.stride } else { 0 });
         let quads = (CHUNK / self.kept * self.kept).div_ceil(4);
-        self.blocks(|first, count, chunks| {
+        for block in self.blocks() {
+            let (first, count) = (block.0 * self.span, block.1);
             let ends = first + count * self.span >= self.k;
             for (i, y) in rows.clone().zip(y.chunks_mut(stride)) {
-                let Chunks { values, codes } = chunks(i);
+                let Chunks { values, codes } = self.chunks(block, i);
                 let row = Row {
                     values,
                     codes,
@@ -265,7 +265,7 @@ impl Groups {
                     }
                 }
             }
-        });
+        }
     }
 }
 
@@ -324,9 +324,7 @@ impl Row<'_> {
             let y = y.as_mut_ptr();
             let mut sums = [[V::zero(); W]; U];
             if self.add {
-                for (w, sum) in sums[0].iter_mut().enumerate() {
-                    *sum = V::load(y.add(w * V::COUNT));
-                }
+                unrolled!(W, w, sums[0][w] = V::load(y.add(w * V::COUNT)));
             }
             let (mut values, mut codes, mut x) = (self.values.as_ptr(), self.codes.as_ptr(), self.x.as_ptr());
             for _ in 0..self.full {
@@ -338,13 +336,15 @@ impl Row<'_> {
             if let Some(offsets) = self.last {
                 sums = self.chunk::<V, BITS, W, U>(values, codes, x, offsets, sums);
             }
-            let (head, others) = sums.split_at_mut(1);
-            for (w, sum) in head[0].iter_mut().enumerate() {
-                for other in others.iter() {
-                    *sum = sum.add(other[w]);
-                }
+            unrolled!(W, w, {
+                let mut sum = sums[0][w];
+                unrolled!(U, u, {
+                    if u > 0 {
+                        sum = sum.add(sums[u][w]);
+                    }
+                });
                 sum.store(y.add(w * V::COUNT));
-            }
+            });
         }
     }
 
@@ -366,17 +366,14 @@ impl Row<'_> {
                     8 => u64::from(codes.cast::<u32>().read_unaligned()),
                     _ => codes.cast::<u64>().read_unaligned(),
                 };
-                for turn in 0..4 / U {
-                    for (u, sums) in sums.iter_mut().enumerate() {
-                        let lane = turn * U + u;
-                        let code = (word >> (lane * BITS)) as usize & ((1 << BITS) - 1);
-                        let x = x.add(offsets[quad * 4 + lane] + code * self.x_stride);
-                        let value = V::splat(*values.add(quad * 4 + lane));
-                        for (w, sum) in sums.iter_mut().enumerate() {
-                            *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
-                        }
-                    }
-                }
+                unrolled!(4, lane, {
+                    let code = (word >> (lane * BITS)) as usize & ((1 << BITS) - 1);
+                    let x = x.add(offsets[quad * 4 + lane] + code * self.x_stride);
+                    let value = V::splat(*values.add(quad * 4 + lane));
+                    unrolled!(W, w, {
+                        sums[lane % U][w] = sums[lane % U][w].add_product(value, V::load(x.add(w * V::COUNT)));
+                    });
+                });
             }
         }
         sums

@@ -1,9 +1,9 @@
 //! N:M times one column: sixteen kept weights are a vector, and their activations come to its lanes by a permutation of
 //! the registers that hold the chunk's columns (up to 64), by a gather where a chunk has more.
 
+use super::Isa;
 use super::nm::{CHUNK, Chunks, Groups};
 use super::panel::Scratch;
-use super::Isa;
 
 /// Calls `each` with the column, followed by `span` zeros and 64 at least: chunks at its end are read whole.
 pub(super) fn padded(x: &[f32], span: usize, each: impl FnOnce(&[f32])) {
@@ -123,7 +123,10 @@ mod avx512 {
     ) -> [f32; R] {
         let starts = groups.starts().map(|s| s as i32);
         let count = rows[0].values.len() / CHUNK;
-        debug_assert!(x.len() >= count * groups.span && (REGISTERS == GATHER || x.len() + groups.span >= count * groups.span + 64));
+        debug_assert!(
+            x.len() >= count * groups.span
+                && (REGISTERS == GATHER || x.len() + groups.span >= count * groups.span + 64)
+        );
         // SAFETY: `padded` made every chunk's columns readable, 64 from the last chunk's first at least.
         unsafe {
             let starts = _mm512_loadu_si512(starts.as_ptr().cast());

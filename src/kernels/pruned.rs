@@ -4,9 +4,9 @@
 //! kernel on `[n', k']`, copy its rows to where they belong and fill the others with zeros (one pass, only where rows
 //! were removed).
 
+use super::aligned::Buffer;
 use super::dense::Full;
 use super::panel::Scratch;
-use super::aligned::Buffer;
 use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
 use crate::error::Result;
 use crate::pattern::SparsityPattern;
@@ -32,9 +32,10 @@ impl Kernel for Pruned {
             | SparsityPattern::Nm { .. }
             | SparsityPattern::Vnm { .. }
             | SparsityPattern::Unstructured(_)
-            | SparsityPattern::Block { .. } => {
-                Some(format!("only whole rows and columns can be taken out, and {} leaves none empty", pattern.family()))
-            }
+            | SparsityPattern::Block { .. } => Some(format!(
+                "only whole rows and columns can be taken out, and {} leaves none empty",
+                pattern.family()
+            )),
         }
     }
 

@@ -73,6 +73,10 @@ mod x86 {
     use super::Words;
     use std::arch::x86_64::*;
 
+    /// A vector anywhere in memory, see `lanes`.
+    #[repr(C, packed)]
+    struct Anywhere<V>(V);
+
     /// int8 with AVX2: odd and even bytes widened to 16 bits, because the instruction for bytes saturates.
     #[derive(Clone, Copy)]
     pub struct YmmInt8(__m256i);
@@ -91,11 +95,11 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load(from: *const u32) -> Self {
-            unsafe { Self(_mm256_loadu_si256(from.cast())) }
+            unsafe { Self((*from.cast::<Anywhere<__m256i>>()).0) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut u32) {
-            unsafe { _mm256_storeu_si256(to.cast(), self.0) }
+            unsafe { (*to.cast::<Anywhere<__m256i>>()).0 = self.0 }
         }
         #[inline(always)]
         unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self {
@@ -133,11 +137,11 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load(from: *const u32) -> Self {
-            unsafe { Self(_mm512_loadu_si512(from.cast())) }
+            unsafe { Self((*from.cast::<Anywhere<__m512i>>()).0) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut u32) {
-            unsafe { _mm512_storeu_si512(to.cast(), self.0) }
+            unsafe { (*to.cast::<Anywhere<__m512i>>()).0 = self.0 }
         }
         #[inline(always)]
         unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self {
@@ -175,11 +179,11 @@ mod x86 {
         }
         #[inline(always)]
         unsafe fn load(from: *const u32) -> Self {
-            unsafe { Self(_mm512_loadu_ps(from.cast())) }
+            unsafe { Self((*from.cast::<Anywhere<__m512>>()).0) }
         }
         #[inline(always)]
         unsafe fn store(self, to: *mut u32) {
-            unsafe { _mm512_storeu_ps(to.cast(), self.0) }
+            unsafe { (*to.cast::<Anywhere<__m512>>()).0 = self.0 }
         }
         #[inline(always)]
         unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self {
