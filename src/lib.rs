@@ -16,6 +16,7 @@ pub mod kernels;
 pub mod lower;
 pub mod pattern;
 pub mod profile;
+pub mod prune;
 pub mod report;
 pub mod simulate;
 pub mod sparsity;

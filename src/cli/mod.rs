@@ -6,6 +6,7 @@ mod import;
 mod inspect;
 mod output;
 mod profiles;
+mod prune;
 mod resolve;
 mod simulate;
 mod validate;
@@ -31,6 +32,8 @@ enum Command {
     Inspect(inspect::Args),
     /// List the built-in networks, or print one's file
     Workloads(workloads::Args),
+    /// Write the network that patterns leave: zeros in its weights, or channels and heads removed
+    Prune(prune::Args),
     /// Compare predictions with measurements
     Validate(validate::Args),
     /// Fit a model's constants to measurements
@@ -51,6 +54,7 @@ impl Cli {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
             Command::Inspect(args) => inspect::run(args, &mut out)?,
             Command::Workloads(args) => workloads::run(args, &mut out)?,
+            Command::Prune(args) => prune::run(args, &mut out)?,
             Command::Validate(args) => validate::run(args, &mut out)?,
             Command::Calibrate(args) => calibrate::run(args)?,
             Command::Simulate(args) => simulate::run(args, &mut out)?,
