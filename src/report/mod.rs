@@ -3,6 +3,7 @@
 pub mod estimate;
 pub mod export;
 pub mod inspect;
+pub mod plot;
 pub mod row;
 pub mod table;
 pub mod validation;
