@@ -1,14 +1,18 @@
 //! The command line: one file a subcommand, each with its arguments and a `run` that writes the answer.
 
 mod calibrate;
+mod compare;
 mod estimate;
 mod import;
 mod inspect;
 mod output;
 mod profiles;
 mod prune;
+mod provenance;
+mod question;
 mod resolve;
 mod simulate;
+mod sweep;
 mod validate;
 mod workload;
 mod workloads;
@@ -28,6 +32,10 @@ pub struct Cli {
 enum Command {
     /// Predict latency, traffic and energy of a network, layer by layer
     Estimate(estimate::Args),
+    /// Compare patterns over machines in one table
+    Compare(compare::Args),
+    /// Write the long-form CSV of networks × machines × dtypes × batches × patterns
+    Sweep(sweep::Args),
     /// Show what a network is: layers, shapes, parameters, MACs
     Inspect(inspect::Args),
     /// List the built-in networks, or print one's file
@@ -52,6 +60,8 @@ impl Cli {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         match self.command {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
+            Command::Compare(args) => compare::run(args, &mut out)?,
+            Command::Sweep(args) => sweep::run(args, &mut out)?,
             Command::Inspect(args) => inspect::run(args, &mut out)?,
             Command::Workloads(args) => workloads::run(args, &mut out)?,
             Command::Prune(args) => prune::run(args, &mut out)?,

@@ -5,7 +5,7 @@ use hwsim::report::export::write_whole;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-/// What to print.
+/// What to print, where an answer is a table.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum Format {
     /// For people
@@ -15,6 +15,10 @@ pub enum Format {
     Csv,
     /// One object
     Json,
+    /// Markdown
+    Md,
+    /// LaTeX, with the rules of booktabs
+    Latex,
 }
 
 /// What to print, where an answer is no table of rows.

@@ -67,6 +67,8 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
             writeln!(to)
         }
         Format::Csv => validation::csv(&answer, to),
+        Format::Md => to.write_all(validation::grid(&answer).markdown().as_bytes()),
+        Format::Latex => to.write_all(validation::grid(&answer).latex().as_bytes()),
         Format::Table => to.write_all(validation::table(&answer).as_bytes()),
     })
 }

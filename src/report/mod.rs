@@ -1,10 +1,15 @@
 //! From costs to answers: rows, tables, CSV, JSON, and the paragraph that says why.
 
+pub mod compare;
 pub mod estimate;
 pub mod export;
+pub mod grid;
 pub mod inspect;
 pub mod prune;
+pub mod plot;
+pub mod ratio;
 pub mod row;
+pub mod sweep;
 pub mod table;
 pub mod validation;
 pub mod why;
