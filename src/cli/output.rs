@@ -21,6 +21,18 @@ pub enum Format {
     Latex,
 }
 
+/// What to print, where an answer is more than one table.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum RowFormat {
+    /// For people
+    #[default]
+    Table,
+    /// One record a row
+    Csv,
+    /// One object
+    Json,
+}
+
 /// What to print, where an answer is no table of rows.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum ObjectFormat {

@@ -1,6 +1,6 @@
 //! `hwsim prune`: the network without what its patterns take, as a file that other tools run.
 
-use super::output::{self, Format};
+use super::output::{self, RowFormat};
 use anyhow::bail;
 use clap::ValueEnum;
 use hwsim::error::Error;
@@ -35,7 +35,7 @@ pub struct Args {
     output: PathBuf,
     /// How to print what went
     #[arg(long, value_enum, default_value_t)]
-    format: Format,
+    format: RowFormat,
     /// Write what went to a file instead of stdout
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -98,9 +98,9 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let report = Pruning::of(&source.model.graph, &rewrite.plan, &tallies, "magnitude", files)?;
     eprintln!("wrote {}", args.output.display());
     output::deliver(args.report.as_deref(), out, |out| match args.format {
-        Format::Table => writeln!(out, "{}", report.table()),
-        Format::Csv => report.csv(out),
-        Format::Json => {
+        RowFormat::Table => writeln!(out, "{}", report.table()),
+        RowFormat::Csv => report.csv(out),
+        RowFormat::Json => {
             serde_json::to_writer_pretty(&mut *out, &report)?;
             writeln!(out)
         }

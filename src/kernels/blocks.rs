@@ -311,7 +311,7 @@ impl Blocks {
 fn single<const H: usize>(index: &[u16], values: &[f32], size: usize, cols: usize, x: &[f32], y: &mut [f32]) {
     const U: usize = 4;
     let mut sums = [[0.0f32; H]; U];
-    let mut add = |sums: &mut [f32; H], values: &[f32], x: f32| {
+    let add = |sums: &mut [f32; H], values: &[f32], x: f32| {
         for (sum, value) in sums.iter_mut().zip(values) {
             *sum += value * x;
         }
