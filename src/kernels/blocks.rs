@@ -13,12 +13,10 @@
 //! ```
 
 use super::lanes::{Lanes, Plain};
-use super::panel::{PANEL_VECTORS, Panel, Scratch, is_direct, panels};
+use super::panel::{PANEL_VECTORS, Panel, panels, through_tiles};
 use super::{Activations, Isa, WeightMatrix};
 use std::ops::Range;
 
-/// Rows whose packed results stay in L2 beside the activations.
-const TILE_ROWS: usize = 512;
 /// Bytes of activations that a block of K may hold and stay in L1 (32 KiB or more) beside results and values.
 const L1_BYTES: f64 = 32.0 * 1024.0;
 
@@ -149,11 +147,12 @@ impl Blocks {
         if x.m == 1 {
             return self.column(x.values, y);
         }
-        let direct = is_direct(self.isa, x.m);
         let shares = self.shares(rayon::current_num_threads());
         panels(self.isa, x, |panel| {
             self.each_share(&shares, y, x.m, |share, part| {
-                if direct { self.share(panel, share, part, x.m) } else { self.packed(panel, share, part, x.m) }
+                through_tiles(panel, share, self.rows, self.n, part, x.m, |share, part, stride| {
+                    self.share(panel, share, part, stride);
+                });
             });
         });
     }
@@ -223,24 +222,6 @@ impl Blocks {
                     inside += height;
                 }
                 row += rows;
-            }
-        }
-    }
-
-    /// Results through a tile that stays in L2, then to where they belong.
-    fn packed(&self, panel: Panel<'_>, share: Range<usize>, y: &mut [f32], m: usize) {
-        let step = (TILE_ROWS / self.rows).max(1);
-        let mut scratch = Scratch::take(step * self.rows * panel.stride);
-        let mut y = y.chunks_mut(m);
-        for first in share.clone().step_by(step) {
-            let part = first..(first + step).min(share.end);
-            let rows = (part.end * self.rows).min(self.n) - first * self.rows;
-            let tile = &mut scratch.slice()[..rows * panel.stride];
-            self.share(panel, part, tile, panel.stride);
-            for from in tile.chunks(panel.stride) {
-                if let Some(to) = y.next() {
-                    to[panel.first..panel.first + panel.columns].copy_from_slice(&from[..panel.columns]);
-                }
             }
         }
     }
