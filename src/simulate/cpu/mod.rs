@@ -7,11 +7,12 @@
 
 mod blocks;
 pub mod cache;
+mod dense;
 mod memory;
 
 use crate::error::{Error, Result};
 use crate::lower::Gemm;
-use crate::lower::blocking::Vectors;
+use crate::lower::blocking::{Goto, Vectors};
 use crate::pattern::SparsityPattern;
 use crate::profile::{CacheLevel, Cpu};
 use crate::sparsity::Mask;
@@ -22,6 +23,8 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Kernel {
+    /// All weights, zeros too.
+    Dense,
     /// Nonzero by nonzero.
     Csr,
     /// Blocks of the pattern, or of one weight.
@@ -30,11 +33,12 @@ pub enum Kernel {
 
 impl Kernel {
     /// Those that there are.
-    pub const ALL: [Self; 2] = [Self::Csr, Self::Bsr];
+    pub const ALL: [Self; 3] = [Self::Dense, Self::Csr, Self::Bsr];
 
     /// As in sample files and on the command line.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Dense => "dense",
             Self::Csr => "csr",
             Self::Bsr => "bsr",
         }
@@ -52,8 +56,13 @@ impl Kernel {
     /// The kernel that a pattern is made for.
     pub fn of(pattern: &SparsityPattern) -> Self {
         match pattern {
+            SparsityPattern::Dense | SparsityPattern::Channel(_) | SparsityPattern::Head(_) => Self::Dense,
             SparsityPattern::Block { .. } => Self::Bsr,
-            _ => Self::Csr,
+            SparsityPattern::Unstructured(_)
+            | SparsityPattern::Nm { .. }
+            | SparsityPattern::Vnm { .. }
+            | SparsityPattern::Row(_)
+            | SparsityPattern::Column(_) => Self::Csr,
         }
     }
 }
@@ -149,17 +158,23 @@ pub fn experiment(caches: &[CacheLevel], e: &Experiment) -> Result<Report> {
     let Some(_) = elements.filter(|_| m.checked_mul(n.max(k)).is_some_and(|x| x <= 1 << 32)) else {
         return Err(Error::argument("--gemm", "is too large to be replayed line by line; give a smaller product"));
     };
-    let block = match (kernel, e.pattern) {
-        (Kernel::Csr, _) => (1, 1),
-        (Kernel::Bsr, SparsityPattern::Block { rows, cols, .. }) => (rows, cols),
+    let mask = Mask::draw(e.pattern, n, k, e.seed);
+    let mut core = memory::Core::new(Hierarchy::new(caches)?);
+    let engine = |core: &mut memory::Core, block| {
+        blocks::Blocks::store(&mask, block, m, e.vectors).run(core, m, e.vectors);
+    };
+    match (kernel, e.pattern) {
+        (Kernel::Dense, _) => {
+            let sizes: Vec<_> = caches.iter().map(|c| (c.size.get() as u64, c.ways)).collect();
+            dense::Dense { m, n, k }.run(&mut core, e.vectors, &Goto::new(m, n, k, e.vectors, &sizes));
+        }
+        (Kernel::Csr, _) => engine(&mut core, (1, 1)),
+        (Kernel::Bsr, SparsityPattern::Block { rows, cols, .. }) => engine(&mut core, (rows, cols)),
         (Kernel::Bsr, other) => {
             let reason = format!("bsr stores blocks and {other} has none; give block:RxC@s or another kernel");
             return Err(Error::argument("--kernel", reason));
         }
-    };
-    let mask = Mask::draw(e.pattern, n, k, e.seed);
-    let mut core = memory::Core::new(Hierarchy::new(caches)?);
-    blocks::Blocks::store(&mask, block, m, e.vectors).run(&mut core, m, e.vectors);
+    }
     let mut hierarchy = core.caches;
     hierarchy.flush();
     Ok(Report {
