@@ -17,7 +17,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("profile", &[]),
     ("lower", &["workload", "sparsity"]),
     ("cost", &["lower", "profile", "sparsity"]),
-    ("report", &["cost", "lower", "profile", "sparsity", "workload", "calibrate", "search"]),
+    ("report", &["bench", "cost", "lower", "profile", "sparsity", "workload", "calibrate", "search"]),
     ("kernels", &["lower", "sparsity"]),
     ("simulate", &["cost", "lower", "profile", "sparsity", "kernels"]),
     ("bench", &["lower", "sparsity", "profile", "kernels", "workload"]),

@@ -6,6 +6,7 @@ pub mod export;
 pub mod grid;
 pub mod inspect;
 pub mod plot;
+pub mod predictions;
 pub mod ratio;
 pub mod row;
 pub mod sweep;
