@@ -18,7 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("lower", &["workload", "sparsity"]),
     ("prune", &["lower", "sparsity", "workload"]),
     ("cost", &["lower", "profile", "sparsity"]),
-    ("report", &["cost", "lower", "profile", "sparsity", "workload", "calibrate", "search", "prune"]),
+    ("report", &["bench", "cost", "lower", "profile", "sparsity", "workload", "calibrate", "search", "prune"]),
     ("kernels", &["lower", "sparsity"]),
     ("simulate", &["cost", "lower", "profile", "sparsity", "kernels"]),
     ("bench", &["lower", "sparsity", "profile", "kernels", "workload"]),

@@ -31,12 +31,12 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         .machines
         .machines()?
         .into_iter()
-        .map(|(profile, dtype)| {
-            let ask = |rules: &Assignment| args.machines.ask(&graph, &profile, dtype, rules);
+        .map(|machine| {
+            let ask = |rules: &Assignment| args.machines.ask(&graph, &machine, rules);
             let dense = ask(&Assignment::dense())?;
             let patterns =
                 patterns.par_iter().map(|p| (p.text.clone(), ask(&p.rules).map_err(|e| e.to_string()))).collect();
-            Ok(Machine { dense, patterns })
+            Ok(Machine { label: machine.label, dense, patterns })
         })
         .collect::<hwsim::error::Result<_>>()?;
     for warning in graph.warnings.iter() {

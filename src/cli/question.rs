@@ -8,6 +8,7 @@ use hwsim::profile::Profile;
 use hwsim::report::estimate::default_dtype;
 use hwsim::report::{Estimate, Request, Target, estimate};
 use hwsim::workload::Graph;
+use std::path::Path;
 
 /// A pattern of a whole network: its text and its rules.
 pub struct Pattern {
@@ -48,6 +49,13 @@ impl Patterns {
     }
 }
 
+/// One machine in one number format.
+pub struct Machine {
+    pub label: String,
+    pub profile: Profile,
+    pub dtype: DType,
+}
+
 /// How the machines are used.
 #[derive(clap::Args)]
 pub struct Use {
@@ -64,22 +72,25 @@ pub struct Use {
 
 impl Use {
     /// Every profile in every dtype.
-    pub fn machines(&self) -> Result<Vec<(Profile, DType)>> {
+    pub fn machines(&self) -> Result<Vec<Machine>> {
         let mut machines = Vec::new();
         for name in &self.profile {
             let profile = super::profile(name)?;
-            if self.dtype.is_empty() {
-                machines.push((profile.clone(), default_dtype(&profile)));
+            let own = [default_dtype(&profile)];
+            for &dtype in if self.dtype.is_empty() { &own[..] } else { &self.dtype } {
+                let stem = Path::new(name).file_name().and_then(|n| n.to_str()).unwrap_or(name);
+                let label = format!("{} {dtype}", stem.strip_suffix(".toml").unwrap_or(stem));
+                machines.push(Machine { label, profile: profile.clone(), dtype });
             }
-            machines.extend(self.dtype.iter().map(|&d| (profile.clone(), d)));
         }
         Ok(machines)
     }
 
     /// Answers one question.
-    pub fn ask(&self, graph: &Graph, profile: &Profile, dtype: DType, rules: &Assignment) -> Result<Estimate> {
+    pub fn ask(&self, graph: &Graph, machine: &Machine, rules: &Assignment) -> Result<Estimate> {
         let options = Options { threads: self.threads, ..Options::default() };
-        let request = Request { profile, assignment: rules, dtype, options, queues: 1, fuse: true };
+        let Machine { profile, dtype, .. } = machine;
+        let request = Request { profile, assignment: rules, dtype: *dtype, options, queues: 1, fuse: true };
         estimate(&Target::Network(graph), &request)
     }
 }

@@ -1,7 +1,7 @@
 //! `hwsim sweep`: networks × batches × machines × dtypes × patterns in the long form, with its provenance beside it.
 
 use super::provenance::Provenance;
-use super::question::{Patterns, Use};
+use super::question::{Machine, Patterns, Use};
 use clap::ValueEnum;
 use hwsim::lower::Assignment;
 use hwsim::report::export::write_whole;
@@ -52,8 +52,8 @@ const AT_ONCE: usize = 16;
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let machines = args.machines.machines()?;
     let mut provenance = Provenance::new();
-    for (profile, _) in &machines {
-        provenance.profile(profile);
+    for machine in &machines {
+        provenance.profile(&machine.profile);
     }
     for name in &args.workload {
         provenance.workload(name)?;
@@ -81,12 +81,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     }
 }
 
-fn records(
-    args: &Args,
-    machines: &[(hwsim::profile::Profile, hwsim::dtype::DType)],
-    provenance: &mut Provenance,
-    out: &mut dyn Write,
-) -> anyhow::Result<()> {
+fn records(args: &Args, machines: &[Machine], provenance: &mut Provenance, out: &mut dyn Write) -> anyhow::Result<()> {
     let patterns = args.patterns.list()?;
     let batches: Vec<Option<u64>> =
         if args.batch.is_empty() { vec![None] } else { args.batch.iter().map(|&b| Some(b)).collect() };
@@ -96,8 +91,8 @@ fn records(
         for &batch in &batches {
             let options = hwsim::workload::Options { batch, seq: args.seq, context: args.decode, ..Default::default() };
             let graph = hwsim::workload::resolve(name, &options)?;
-            for (profile, dtype) in machines {
-                let dense = args.machines.ask(&graph, profile, *dtype, &Assignment::dense())?;
+            for machine in machines {
+                let dense = args.machines.ask(&graph, machine, &Assignment::dense())?;
                 let records_of = |estimate: &hwsim::report::Estimate, pattern: &str| match args.per {
                     Per::Layer => layers(estimate, &dense, pattern, &sizes),
                     Per::Network => vec![whole(estimate, &dense, pattern, &sizes)],
@@ -109,7 +104,7 @@ fn records(
                     let answers: Vec<_> = some
                         .par_iter()
                         .map(|p| {
-                            let answer = args.machines.ask(&graph, profile, *dtype, &p.rules);
+                            let answer = args.machines.ask(&graph, machine, &p.rules);
                             answer.map(|e| records_of(&e, &p.text)).map_err(|e| (p.text.clone(), e))
                         })
                         .collect();
@@ -121,7 +116,8 @@ fn records(
                                 }
                             }
                             Err((pattern, error)) => {
-                                let refused = format!("{name}, {}, {dtype}, {pattern}: {error}", profile.name);
+                                let refused =
+                                    format!("{name}, {}, {}, {pattern}: {error}", machine.profile.name, machine.dtype);
                                 eprintln!("warning: left out {refused}");
                                 provenance.refused(refused);
                             }

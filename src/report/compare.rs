@@ -49,6 +49,8 @@ pub struct Entry {
 
 /// One machine's estimates: dense first, then one a pattern.
 pub struct Machine {
+    /// What its columns are called.
+    pub label: String,
     /// Everything dense.
     pub dense: Estimate,
     /// The patterns' texts and estimates; `Err` holds why a pattern cannot be carried out there.
@@ -101,7 +103,7 @@ pub fn grid(machines: &[Machine]) -> Grid {
     let entries = entries(machines);
     let mut header = vec!["pattern".to_owned(), "#MACs kept".to_owned()];
     for machine in machines {
-        header.push(format!("#{} {}", machine.dense.profile, machine.dense.dtype));
+        header.push(format!("#{}", machine.label));
         header.push("#speedup".into());
     }
     let mut grid = Grid::new(&header.iter().map(String::as_str).collect::<Vec<_>>());
@@ -157,7 +159,7 @@ pub fn words(machines: &[Machine]) -> String {
         let of: Vec<&Entry> = entries.iter().filter(|e| same_machine(e, machine)).collect();
         let Some(winner) = of.iter().find(|e| e.winner) else { continue };
         let alike: Vec<&str> = of.iter().filter(|e| e.like_winner && !e.winner).map(|e| e.pattern.as_str()).collect();
-        text += &format!("{}: ", machine.dense.profile);
+        text += &format!("{} ({}): ", machine.label, machine.dense.profile);
         text += &match (winner.pattern.as_str(), alike.as_slice()) {
             ("dense", []) => "dense is fastest".to_owned(),
             (best, []) => format!("{best} wins, {:.2}× over dense", winner.speedup),
@@ -165,7 +167,7 @@ pub fn words(machines: &[Machine]) -> String {
         };
         text.push('\n');
         for (pattern, refused) in machine.patterns.iter().filter_map(|(p, e)| Some((p, e.as_ref().err()?))) {
-            text += &format!("{}: {pattern} cannot be carried out: {refused}\n", machine.dense.profile);
+            text += &format!("{}: {pattern} cannot be carried out: {refused}\n", machine.label);
         }
     }
     text

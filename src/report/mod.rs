@@ -7,6 +7,7 @@ pub mod grid;
 pub mod inspect;
 pub mod prune;
 pub mod plot;
+pub mod predictions;
 pub mod ratio;
 pub mod row;
 pub mod sweep;
