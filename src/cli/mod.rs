@@ -5,12 +5,15 @@ mod compare;
 mod estimate;
 mod import;
 mod inspect;
+mod merge;
 mod output;
 mod profiles;
 mod prune;
 mod provenance;
 mod question;
 mod resolve;
+mod search;
+mod search_folder;
 mod simulate;
 mod sweep;
 mod validate;
@@ -36,6 +39,10 @@ enum Command {
     Compare(compare::Args),
     /// Write the long-form CSV of networks × machines × dtypes × batches × patterns
     Sweep(sweep::Args),
+    /// Choose patterns layer by layer under a budget, or search patterns × hardware × dtype × batch
+    Search(search::Args),
+    /// Put the shards of a search together
+    Merge(merge::Args),
     /// Show what a network is: layers, shapes, parameters, MACs
     Inspect(inspect::Args),
     /// List the built-in networks, or print one's file
@@ -62,6 +69,8 @@ impl Cli {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
             Command::Compare(args) => compare::run(args, &mut out)?,
             Command::Sweep(args) => sweep::run(args, &mut out)?,
+            Command::Search(args) => search::run(args, &mut out)?,
+            Command::Merge(args) => merge::run(args, &mut out)?,
             Command::Inspect(args) => inspect::run(args, &mut out)?,
             Command::Workloads(args) => workloads::run(args, &mut out)?,
             Command::Prune(args) => prune::run(args, &mut out)?,
