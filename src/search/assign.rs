@@ -333,6 +333,26 @@ pub(super) fn answer_cut(
     Ok(answer)
 }
 
+/// Least `cost + price · loss` over all choices of masks, with the cost and the loss where it is reached: the Lagrangian
+/// relaxation of the budget, exact layer by layer at the cache of the dense network.
+pub(super) fn priced(
+    question: &Question<'_>,
+    variants: &Variants,
+    model: &dyn CostModel,
+    price: f64,
+) -> Result<(f64, f64, f64)> {
+    let table = Table::at(question, variants, model, &vec![0; variants.prunable.len()])?;
+    let (mut cost, mut loss) = (table.fixed, 0.0);
+    for layer in &table.candidates {
+        let value = |f: &(f64, f64)| f.1 + price * f.0;
+        let best = layer.figures.iter().min_by(|a, b| value(a).total_cmp(&value(b)));
+        if let Some(&(l, c)) = best {
+            (cost, loss) = (cost + c, loss + l);
+        }
+    }
+    Ok((cost + price * loss, cost, loss))
+}
+
 struct Table {
     candidates: Vec<Candidates>,
     /// Cost of the steps that patterns do not apply to.

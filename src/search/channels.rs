@@ -3,13 +3,15 @@
 //! A group's channels are the outputs of some layers and the inputs of others, so the time of a layer depends on several
 //! groups at once, and not monotonously (tiles, waves). For one choice of all groups the graph is cut
 //! ([`crate::lower::shrink::resized`]) and the masks of what is left are chosen exactly. The groups themselves are all tried
-//! where there are at most [`FEW`] combinations, and the answer is then exact; otherwise one group after another is
-//! changed, from the best of the uniform cuts, as long as that helps: a local optimum over groups, without a bound.
+//! where there are at most [`FEW`] combinations, and the answer is then exact. Otherwise the budget gets a price (the
+//! Lagrangian relaxation): at each of a bisection of prices one group after another takes what is cheapest at that price, and
+//! the masks within the budget are chosen exactly for where that ends. Then single groups change as long as that helps. The
+//! result is a local optimum over groups, without a bound.
 //!
 //! A layer takes one pattern: one that makes removed channels stays dense otherwise. Removed channels cost their producers
 //! alone (the energy of the removed outputs); what their consumers no longer read is no further loss.
 
-use super::assign::{Answer, Budget, Dense, Question, Variants, answer_cut, dense_of};
+use super::assign::{Answer, Budget, Dense, Question, Variants, answer_cut, dense_of, priced};
 use crate::cost;
 use crate::error::{Error, Result};
 use crate::lower::shrink::resized;
@@ -22,8 +24,11 @@ use std::collections::BTreeMap;
 /// Combinations of groups that are all tried.
 pub const FEW: u64 = 512;
 
-/// Passes over all groups at most.
-const PASSES: usize = 3;
+/// Passes over all groups at most, at one price and at the end.
+const PASSES: usize = 2;
+
+/// Prices that are tried: a bisection over twelve orders of magnitude around the dense cost.
+const PRICES: usize = 10;
 
 /// An answer that cuts channels too.
 #[derive(Clone, Debug)]
@@ -114,8 +119,12 @@ struct Search<'a> {
 type Found = Option<(Vec<usize>, f64, Answer)>;
 
 impl Search<'_> {
-    /// The answer for one choice of all groups; `None` where the budget cannot be met.
-    fn at(&self, places: &[usize]) -> Result<Option<(f64, Answer)>> {
+    /// What `use_it` says of the network and its variants for one choice of all groups.
+    fn cut<T>(
+        &self,
+        places: &[usize],
+        use_it: impl FnOnce(&Question<'_>, &Variants, &dyn cost::CostModel) -> Result<T>,
+    ) -> Result<T> {
         let mut sizes: BTreeMap<ClassId, u64> = BTreeMap::new();
         let mut removed: BTreeMap<String, (SparsityPattern, f64)> = BTreeMap::new();
         for ((group, choices), &place) in self.options.iter().zip(places).filter(|(_, p)| **p > 0) {
@@ -133,14 +142,58 @@ impl Search<'_> {
         let question = Question { graph: &graph, patterns: &self.masks, ..*self.question };
         let variants = Variants::cut(&question, &self.dense, &removed)?;
         let model = cost::model(question.profile, question.options)?;
-        match answer_cut(&question, &variants, &*model, self.budget, self.dense.cost) {
-            Ok(answer) => {
-                let objective = answer.objective();
-                Ok(objective.is_finite().then_some((objective, answer)))
+        use_it(&question, &variants, &*model)
+    }
+
+    /// The answer for one choice of all groups; `None` where the budget cannot be met.
+    fn at(&self, places: &[usize]) -> Result<Option<(f64, Answer)>> {
+        self.cut(places, |question, variants, model| {
+            match answer_cut(question, variants, model, self.budget, self.dense.cost) {
+                Ok(answer) => {
+                    let objective = answer.objective();
+                    Ok(objective.is_finite().then_some((objective, answer)))
+                }
+                Err(Error::Argument { .. }) => Ok(None),
+                Err(e) => Err(e),
             }
-            Err(Error::Argument { .. }) => Ok(None),
-            Err(e) => Err(e),
+        })
+    }
+
+    /// Whether cost and loss are within the budget.
+    fn within(&self, cost: f64, loss: f64) -> bool {
+        match self.budget {
+            Budget::Loss(l) => loss <= l,
+            Budget::Cost(c) => cost <= c,
+            Budget::Share(s) => cost <= s * self.dense.cost,
         }
+    }
+
+    /// From `places`, one group after another to what is cheapest at a price of loss; the cost and loss of where it ends.
+    fn descend(&self, places: &mut [usize], price: f64, tried: &mut u64) -> Result<(f64, f64)> {
+        let mut value = |places: &[usize]| {
+            *tried += 1;
+            self.cut(places, |question, variants, model| priced(question, variants, model, price))
+        };
+        let mut best = value(places)?;
+        for _ in 0..PASSES {
+            let mut improved = false;
+            for group in 0..places.len() {
+                let before = places[group];
+                let mut chosen = before;
+                for place in (0..=self.options[group].1.len()).filter(|p| *p != before) {
+                    places[group] = place;
+                    let next = value(places)?;
+                    if next.0 < best.0 {
+                        (best, chosen, improved) = (next, place, true);
+                    }
+                }
+                places[group] = chosen;
+            }
+            if !improved {
+                break;
+            }
+        }
+        Ok((best.1, best.2))
     }
 
     fn better(&self, best: &mut Found, places: &[usize]) -> Result<bool> {
@@ -173,6 +226,23 @@ impl Search<'_> {
             let places: Vec<usize> = self.options.iter().map(|(_, c)| place.min(c.len())).collect();
             self.better(&mut best, &places)?;
             tried += 1;
+        }
+        let (mut low, mut high) = (1e-6f64.ln(), 1e6f64.ln());
+        let mut places = vec![0; self.options.len()];
+        for _ in 0..PRICES {
+            let middle = 0.5 * (low + high);
+            let (cost, loss) = self.descend(&mut places, middle.exp() * self.dense.cost, &mut tried)?;
+            self.better(&mut best, &places)?;
+            // A dearer loss buys less of it, at more cost.
+            let dearer = match self.budget {
+                Budget::Loss(_) => !self.within(cost, loss),
+                Budget::Cost(_) | Budget::Share(_) => self.within(cost, loss),
+            };
+            if dearer {
+                low = middle;
+            } else {
+                high = middle;
+            }
         }
         for _ in 0..PASSES {
             let mut improved = false;
