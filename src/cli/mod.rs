@@ -10,7 +10,9 @@ mod profiles;
 mod prune;
 mod provenance;
 mod question;
+mod report;
 mod resolve;
+mod shell;
 mod simulate;
 mod sweep;
 mod validate;
@@ -36,6 +38,8 @@ enum Command {
     Compare(compare::Args),
     /// Write the long-form CSV of networks × machines × dtypes × batches × patterns
     Sweep(sweep::Args),
+    /// Turn results into one page and figures
+    Report(report::Args),
     /// Show what a network is: layers, shapes, parameters, MACs
     Inspect(inspect::Args),
     /// List the built-in networks, or print one's file
@@ -52,6 +56,12 @@ enum Command {
     Import(import::Args),
     /// List, show, check and detect hardware profiles
     Profiles(profiles::Args),
+    /// Print a shell's completion script
+    Completions(shell::Completions),
+    /// Write the man pages into a folder
+    Man(shell::Man),
+    /// Print the JSON Schema of profiles or networks, for editors
+    Schema(shell::Schema),
 }
 
 impl Cli {
@@ -62,6 +72,7 @@ impl Cli {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
             Command::Compare(args) => compare::run(args, &mut out)?,
             Command::Sweep(args) => sweep::run(args, &mut out)?,
+            Command::Report(args) => report::run(args)?,
             Command::Inspect(args) => inspect::run(args, &mut out)?,
             Command::Workloads(args) => workloads::run(args, &mut out)?,
             Command::Prune(args) => prune::run(args, &mut out)?,
@@ -70,6 +81,9 @@ impl Cli {
             Command::Simulate(args) => simulate::run(args, &mut out)?,
             Command::Import(args) => import::run(args, &mut out)?,
             Command::Profiles(args) => profiles::run(args, &mut out)?,
+            Command::Completions(args) => shell::completions(&args, &mut out)?,
+            Command::Man(args) => shell::man(&args)?,
+            Command::Schema(args) => shell::schema(&args, &mut out)?,
         }
         out.flush()?;
         Ok(())

@@ -70,7 +70,7 @@ pub fn panels(title: &str, caption: &str, x: &Axis, y: &Axis, even: Option<f64>,
         };
         let scales = scales(x, y, even, all(), area);
         canvas.axes(area, (x, &scales.0), (y, &scales.1), false);
-        let name = shorten(&panel.title, 12.0, width);
+        let name = shorten(&panel.title, 13.0, width);
         canvas.svg.text("t b", (area.x, area.y - 8.0), Anchor::Start, &name);
         draw(&mut canvas.svg, area, &scales, even, &panel.lines);
     }
