@@ -232,14 +232,14 @@ pub fn front(name: &str, quality: &str, totals: &[&Total]) -> Option<Figure> {
     let fronts: Vec<Front> =
         devices(totals).into_iter().map(|d| Front { name: d.to_owned(), candidates: of(d) }).collect();
     let caption = format!(
-        "{name}. Steps join choices that no other choice on the device beats in both respects; faint marks are beaten. {quality} \
+        "{name}. Steps join choices that no other choice on the device beats in both respects; faint marks are beaten. What is kept \
          stands for quality here: accuracy after retraining is another matter."
     );
     Some(pareto(
-        &format!("Latency against {}: {name}", quality.to_lowercase()),
+        &format!("Latency against {quality} kept: {name}"),
         &caption,
         &Axis::log("predicted latency", Unit::Prefixed("s")),
-        &Axis::linear(format!("{} kept", quality.to_lowercase()), Unit::Percent),
+        &Axis::linear(format!("{quality} kept"), Unit::Percent),
         &fronts,
     ))
 }
