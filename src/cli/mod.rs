@@ -11,9 +11,11 @@ mod profiles;
 mod prune;
 mod provenance;
 mod question;
+mod report;
 mod resolve;
 mod search;
 mod search_folder;
+mod shell;
 mod simulate;
 mod sweep;
 mod validate;
@@ -43,6 +45,8 @@ enum Command {
     Search(search::Args),
     /// Put the shards of a search together
     Merge(merge::Args),
+    /// Turn results into one page and figures
+    Report(report::Args),
     /// Show what a network is: layers, shapes, parameters, MACs
     Inspect(inspect::Args),
     /// List the built-in networks, or print one's file
@@ -59,6 +63,12 @@ enum Command {
     Import(import::Args),
     /// List, show, check and detect hardware profiles
     Profiles(profiles::Args),
+    /// Print a shell's completion script
+    Completions(shell::Completions),
+    /// Write the man pages into a folder
+    Man(shell::Man),
+    /// Print the JSON Schema of profiles or networks, for editors
+    Schema(shell::Schema),
 }
 
 impl Cli {
@@ -71,6 +81,7 @@ impl Cli {
             Command::Sweep(args) => sweep::run(args, &mut out)?,
             Command::Search(args) => search::run(args, &mut out)?,
             Command::Merge(args) => merge::run(args, &mut out)?,
+            Command::Report(args) => report::run(args)?,
             Command::Inspect(args) => inspect::run(args, &mut out)?,
             Command::Workloads(args) => workloads::run(args, &mut out)?,
             Command::Prune(args) => prune::run(args, &mut out)?,
@@ -79,6 +90,9 @@ impl Cli {
             Command::Simulate(args) => simulate::run(args, &mut out)?,
             Command::Import(args) => import::run(args, &mut out)?,
             Command::Profiles(args) => profiles::run(args, &mut out)?,
+            Command::Completions(args) => shell::completions(&args, &mut out)?,
+            Command::Man(args) => shell::man(&args)?,
+            Command::Schema(args) => shell::schema(&args, &mut out)?,
         }
         out.flush()?;
         Ok(())

@@ -3,11 +3,12 @@
 use super::Refusal;
 use crate::dtype::DType;
 use crate::units::{Bytes, BytesPerCycle, MacsPerCycle};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A CPU (one socket).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cpu {
     /// Physical cores.
@@ -25,7 +26,7 @@ pub struct Cpu {
 }
 
 /// One level of cache.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CacheLevel {
     /// `L1`, `L2`, …

@@ -5,11 +5,11 @@ use super::grid::{Cell, Grid};
 use super::ratio::{Ratio, ratio};
 use super::table::time;
 use crate::error::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::io::Write;
 
 /// What a comparison says of one pattern on one machine.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// The network.
     pub workload: String,
@@ -152,8 +152,8 @@ pub fn words(machines: &[Machine]) -> String {
     let entries = entries(machines);
     let mut text = String::from(
         "* fastest on its machine; ≈ not distinguishable from it: the 90 % interval of their quotient holds 1. Speedups are \
-         over the same machine's dense; a step that runs unchanged has the same error before and after, two others share \
-         half of theirs (assumed, not measured).\n",
+         over the same machine's dense. Errors are taken as equal where a step runs unchanged, as half shared where another \
+         step runs the same kernel, as independent where the kernels differ.\n",
     );
     for machine in machines {
         let of: Vec<&Entry> = entries.iter().filter(|e| same_machine(e, machine)).collect();

@@ -3,13 +3,17 @@
 pub mod compare;
 pub mod estimate;
 pub mod export;
+pub mod figures;
 pub mod grid;
+pub mod html;
+pub mod inputs;
 pub mod inspect;
 pub mod prune;
 pub mod plot;
 pub mod predictions;
 pub mod ratio;
 pub mod row;
+pub mod sections;
 pub mod sweep;
 pub mod table;
 pub mod validation;

@@ -18,6 +18,8 @@ pub(super) enum Key {
     Line,
     /// A dashed line with a marker.
     Dashed,
+    /// The dotted line of the break-even.
+    Even,
     /// A filled box.
     Box,
     /// A filled grey box.
@@ -60,6 +62,7 @@ impl Canvas {
                     svg.line(&format!("l s{c}{dash}"), (x, y - 4.0), (x + 20.0, y - 4.0));
                     svg.path(&format!("f{c}"), &marker(c, middle, 3.5), "");
                 }
+                Key::Even => svg.line("e", (x, y - 4.0), (x + 20.0, y - 4.0)),
                 Key::Box => svg.rect(&format!("f{c}"), Rect { x: x + 4.0, y: y - 10.0, w: 12.0, h: 12.0 }, 2.0, ""),
                 Key::Grey => svg.rect("q", Rect { x: x + 4.0, y: y - 10.0, w: 12.0, h: 12.0 }, 2.0, ""),
             }

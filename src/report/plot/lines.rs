@@ -43,7 +43,7 @@ pub struct LinePanel {
 
 /// Lines over one pair of axes; `even` marks the break-even, where nothing is won or lost.
 pub fn lines(title: &str, caption: &str, x: &Axis, y: &Axis, even: Option<f64>, lines: &[Line]) -> Figure {
-    let mut canvas = Canvas::new(title, caption, &legend(lines.iter()));
+    let mut canvas = Canvas::new(title, caption, &legend(lines.iter(), even));
     let area = Rect { x: 74.0, y: canvas.top + 8.0, w: WIDTH - 74.0 - 28.0, h: 380.0 };
     let scales = scales(x, y, even, lines.iter(), area);
     canvas.axes(area, (x, &scales.0), (y, &scales.1), true);
@@ -54,11 +54,13 @@ pub fn lines(title: &str, caption: &str, x: &Axis, y: &Axis, even: Option<f64>, 
 /// Panels beside and below one another with the same axes, so that heights compare.
 pub fn panels(title: &str, caption: &str, x: &Axis, y: &Axis, even: Option<f64>, panels: &[LinePanel]) -> Figure {
     let all = || panels.iter().flat_map(|p| &p.lines);
-    let mut canvas = Canvas::new(title, caption, &legend(all()));
-    let columns = panels.len().clamp(1, 3);
+    let mut canvas = Canvas::new(title, caption, &legend(all(), even));
+    // Four fill a square better than three and one.
+    let columns = if panels.len() == 4 { 2 } else { panels.len().clamp(1, 3) };
     let (left, gap) = (74.0, if columns == 1 { 0.0 } else { 52.0 });
     let width = (WIDTH - left - 28.0 - gap * (columns as f64 - 1.0)) / columns as f64;
-    let (height, pitch) = (170.0, 170.0 + 50.0);
+    let height = if columns == 3 { 170.0 } else { 230.0 };
+    let pitch = height + 50.0;
     let rows = panels.len().div_ceil(columns);
     let top = canvas.top + 26.0;
     for (i, panel) in panels.iter().enumerate() {
@@ -70,7 +72,7 @@ pub fn panels(title: &str, caption: &str, x: &Axis, y: &Axis, even: Option<f64>,
         };
         let scales = scales(x, y, even, all(), area);
         canvas.axes(area, (x, &scales.0), (y, &scales.1), false);
-        let name = shorten(&panel.title, 12.0, width);
+        let name = shorten(&panel.title, 13.0, width);
         canvas.svg.text("t b", (area.x, area.y - 8.0), Anchor::Start, &name);
         draw(&mut canvas.svg, area, &scales, even, &panel.lines);
     }
@@ -80,13 +82,16 @@ pub fn panels(title: &str, caption: &str, x: &Axis, y: &Axis, even: Option<f64>,
     canvas.finish(bottom + 52.0)
 }
 
-fn legend<'a>(lines: impl Iterator<Item = &'a Line>) -> Vec<Entry> {
+fn legend<'a>(lines: impl Iterator<Item = &'a Line>, even: Option<f64>) -> Vec<Entry> {
     let mut entries: Vec<Entry> = Vec::new();
     for line in lines {
         if !entries.iter().any(|e| e.name == line.name) {
             let key = if line.dashed { Key::Dashed } else { Key::Line };
             entries.push(Entry { name: line.name.clone(), colour: line.colour, key });
         }
+    }
+    if even.is_some() {
+        entries.push(Entry { name: "break-even".into(), colour: 0, key: Key::Even });
     }
     entries
 }
@@ -119,7 +124,6 @@ fn draw(svg: &mut Svg, area: Rect, (x, y): &(Scale, Scale), even: Option<f64>, l
     });
     if let Some(even) = even {
         svg.line("e", (area.x, y.at(even)), (area.right(), y.at(even)));
-        svg.text("m n z", (area.right() - 4.0, y.at(even) - 5.0), Anchor::End, "break-even");
     }
     for line in lines {
         let c = line.colour % COLOURS;

@@ -74,7 +74,9 @@ pub fn roofline(title: &str, caption: &str, roof: &Roof, legend: &[(usize, Strin
         let m = &marks[i];
         let c = m.colour % COLOURS;
         let at = (x.at(m.intensity), y.at(m.rate));
-        svg.path(&format!("f{c} s{c} u"), &marker(c, at, radius(m)), &m.label);
+        let r = radius(m);
+        svg.path(&format!("f{c} s{c} u"), &marker(c, at, r), &m.label);
+        labels.keep_free(Rect { x: at.0 - r, y: at.1 - r, w: 2.0 * r, h: 2.0 * r });
     }
     let mut named = 0;
     for &i in order.iter().filter(|&&i| shown(&marks[i])) {

@@ -118,7 +118,7 @@ impl Scale {
             let air = ((high / low).ln() * 0.05).max(0.06).exp();
             (low / air, high * air)
         } else {
-            let low = if low >= 0.0 && low < 0.6 * high { 0.0 } else { low };
+            let low = if low >= 0.0 && low < 0.4 * high { 0.0 } else { low };
             let high = if high > low { high } else { low + 1.0 };
             let step = step(high - low);
             let low = (low / step + 1e-9).floor() * step;

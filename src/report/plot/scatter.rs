@@ -44,7 +44,7 @@ pub fn predicted_against_measured(title: &str, caption: &str, groups: &[Dots]) -
         .map(|(i, g)| Entry { name: format!("{} ({})", g.name, g.dots.len()), colour: i, key: Key::Dot })
         .collect();
     let mut canvas = Canvas::new(title, caption, &legend);
-    let area = Rect { x: 84.0, y: canvas.top + 8.0, w: WIDTH - 84.0 - 90.0, h: 500.0 };
+    let area = Rect { x: 84.0, y: canvas.top + 8.0, w: WIDTH - 84.0 - 28.0, h: 520.0 };
     let x = Scale::new(&axis, range, area.x, area.right());
     let y = x.over(area.bottom(), area.y);
     canvas.axes(area, (&axis, &x), (&Axis::log("predicted time", axis.unit), &y), true);
@@ -79,15 +79,6 @@ pub fn predicted_against_measured(title: &str, caption: &str, groups: &[Dots]) -
             }
         }
     });
-    // Bands are named where they leave the frame.
-    for (factor, name) in [(1.25, "+25 %"), (1.0, "equal"), (1.0 / 1.25, "−25 %")] {
-        let at = y.at(high * factor).max(area.y + 4.0);
-        let (place, anchor) = if factor > 1.0 {
-            ((x.at(high / factor) - 4.0, area.y - 5.0), Anchor::End)
-        } else {
-            ((area.right() + 6.0, at + 4.0), Anchor::Start)
-        };
-        svg.text("m n", place, anchor, name);
-    }
+    svg.text("m n", (area.right() - 8.0, area.bottom() - 10.0), Anchor::End, "line: equal; bands: ±10 %, ±25 %");
     canvas.finish(area.bottom() + 52.0)
 }

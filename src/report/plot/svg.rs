@@ -149,10 +149,10 @@ pub(super) fn text_width(text: &str, size: f64) -> f64 {
     let em: f64 = text
         .chars()
         .map(|c| match c {
-            'i' | 'l' | 'j' | 'f' | 't' | 'r' | '.' | ',' | ':' | ';' | '|' | '\'' | '(' | ')' | ' ' => 0.36,
+            'i' | 'l' | 'j' | 'f' | 't' | 'r' | '.' | ',' | ':' | ';' | '|' | '\'' | '(' | ')' | ' ' => 0.39,
             'm' | 'w' | 'M' | 'W' | '%' | '@' => 0.9,
             c if c.is_ascii_uppercase() => 0.69,
-            c if c.is_ascii() => 0.585,
+            c if c.is_ascii() => 0.62,
             c if (c as u32) < 0x2E80 => 0.62,
             _ => 1.0,
         })
