@@ -1,0 +1,521 @@
+//! The engine of CSR and block-sparse kernels: weights in R×C blocks, stored only where one is not all zero.
+//!
+//! Loop nest, outermost first:
+//!
+//! ```text
+//! panel of activations (packed, or where it lies)      up to 8 vectors of columns
+//!   rows, shared among threads by stored blocks        512 at a time where results are packed
+//!     block of K                                       [`block_k`]: its activations stay in L1
+//!       block row                                      results: read and written once a block of K
+//!         strip of 8, 4, 2 or 1 rows × vectors that fit the registers
+//!           block                                      values and one u16 stream by
+//!             column of the block                      activations from L1, values broadcast
+//! ```
+
+use super::lanes::{Lanes, Plain};
+use super::panel::{PANEL_VECTORS, Panel, Scratch, is_direct, panels};
+use super::{Activations, Isa, WeightMatrix};
+use std::ops::Range;
+
+/// Rows whose packed results stay in L2 beside the activations.
+const TILE_ROWS: usize = 512;
+/// Bytes of activations that a block of K may hold and stay in L1 (32 KiB or more) beside results and values.
+const L1_BYTES: f64 = 32.0 * 1024.0;
+
+/// Length of a block of K for rows of `height` that share indices, `density` stored, `vectors` of `lanes` columns.
+///
+/// Minimises what a row costs: a load of activations is half a cycle from L1 and a whole one from L2, shared by the rows
+/// of a strip; starting a row of a block is about 15 cycles and moves each result vector in and out.
+pub fn block_k(k: usize, height: usize, density: f64, vectors: usize, lanes: usize) -> usize {
+    let v = vectors.clamp(1, PANEL_VECTORS) as f64;
+    let height = height.clamp(1, 8) as f64;
+    let most = k.clamp(1, 1 << 16);
+    let cost = |kb: usize| {
+        let loads = if kb as f64 * v * lanes as f64 * 4.0 <= L1_BYTES { 0.5 } else { 1.0 };
+        k as f64 * density * v * (0.5 * height).max(loads) + (k as f64 / kb as f64).ceil() * (1.5 * v * height + 15.0)
+    };
+    (5..17)
+        .map(|e| (1usize << e).min(most))
+        .min_by(|&a, &b| cost(a).total_cmp(&cost(b)).then(a.cmp(&b)))
+        .unwrap_or(most)
+}
+
+/// Block-sparse weights.
+pub(super) struct Blocks {
+    isa: Isa,
+    n: usize,
+    k: usize,
+    rows: usize,
+    cols: usize,
+    block_k: usize,
+    /// Into `index`, `[blocks of K, block rows]` and one more.
+    starts: Vec<u32>,
+    /// Where the values of those blocks begin.
+    offsets: Vec<usize>,
+    /// First column of a block within its block of K.
+    index: Vec<u16>,
+    /// R·C values a block, strip by strip, each column-major.
+    values: Vec<f32>,
+}
+
+impl Blocks {
+    /// Stores the blocks of `rows` × `cols` that are not all zero. A last block that reaches over the edge of K is moved
+    /// back, zeros where it overlaps its neighbour.
+    pub fn pack(isa: Isa, weights: WeightMatrix<'_>, (rows, cols): (usize, usize), columns: usize) -> Self {
+        let WeightMatrix { n, k, values } = weights;
+        let (rows, cols) = (rows.clamp(1, n.max(1)), cols.clamp(1, k.max(1)));
+        let vectors = columns.div_ceil(isa.lanes()).min(PANEL_VECTORS);
+        let (across, down) = (k.div_ceil(cols), n.div_ceil(rows));
+        let occupied = |br: usize, bc: usize| {
+            let columns = bc * cols..((bc + 1) * cols).min(k);
+            (br * rows..((br + 1) * rows).min(n)).any(|r| values[r * k..][columns.clone()].iter().any(|&v| v != 0.0))
+        };
+        let map: Vec<bool> = (0..down * across).map(|b| occupied(b / across, b % across)).collect();
+        let density = map.iter().filter(|&&o| o).count() as f64 / map.len().max(1) as f64;
+        let block_k = if columns == 1 {
+            k.clamp(1, 1 << 16)
+        } else {
+            block_k(k, rows, density, vectors, isa.lanes())
+        };
+        let block_k = (block_k / cols).max(1) * cols;
+        let mut packed =
+            Self { isa, n, k, rows, cols, block_k, starts: vec![0], offsets: vec![0], index: vec![], values: vec![] };
+        for first in (0..k).step_by(block_k) {
+            let base = packed.base(first);
+            let within = first / cols..((first + block_k).min(k)).div_ceil(cols);
+            for br in 0..down {
+                for bc in within.clone().filter(|bc| map[br * across + bc]) {
+                    // Never past the end of K, where there are no activations.
+                    let start = (bc * cols).min(k - cols);
+                    packed.index.push((start - base) as u16);
+                    packed.store(weights, br, start, bc * cols);
+                }
+                packed.starts.push(packed.index.len() as u32);
+                packed.offsets.push(packed.values.len());
+            }
+        }
+        packed
+    }
+
+    /// Appends a block's values; columns before `from` belong to the neighbour and are stored as zeros.
+    fn store(&mut self, weights: WeightMatrix<'_>, block_row: usize, start: usize, from: usize) {
+        let top = block_row * self.rows;
+        let mut row = top;
+        for height in strips(self.rows.min(self.n - top)) {
+            for column in start..start + self.cols {
+                let values = (row..row + height).map(|r| weights.values[r * self.k + column]);
+                self.values.extend(values.map(|v| if column < from { 0.0 } else { v }));
+            }
+            row += height;
+        }
+    }
+
+    /// Column that the indices of the block of K at `first` count from: a last block that was moved back may begin before.
+    fn base(&self, first: usize) -> usize {
+        first.min(self.k - self.cols)
+    }
+
+    /// Bytes of values and of indices.
+    pub fn bytes(&self) -> (u64, u64) {
+        (4 * self.values.len() as u64, 2 * self.index.len() as u64 + 12 * self.starts.len() as u64)
+    }
+
+    fn block_rows(&self) -> usize {
+        self.n.div_ceil(self.rows)
+    }
+
+    /// Stored blocks of a block row in a block of K.
+    fn range(&self, block: usize, block_row: usize) -> Range<usize> {
+        let at = block * self.block_rows() + block_row;
+        self.starts[at] as usize..self.starts[at + 1] as usize
+    }
+
+    /// Block rows divided into one range a thread, with about as many stored blocks each.
+    fn shares(&self, threads: usize) -> Vec<Range<usize>> {
+        let down = self.block_rows();
+        let blocks = (self.starts.len() - 1) / down.max(1);
+        let work = |br: usize| 1 + (0..blocks).map(|b| self.range(b, br).len()).sum::<usize>();
+        super::balance::shares((0..down).map(work), threads)
+    }
+
+    /// `y = W · x`.
+    pub fn run(&self, x: Activations<'_>, y: &mut [f32]) {
+        if x.m == 0 || self.n == 0 {
+            return;
+        }
+        if self.k == 0 {
+            return y.fill(0.0);
+        }
+        if x.m == 1 {
+            return self.column(x.values, y);
+        }
+        let direct = is_direct(self.isa, x.m);
+        let shares = self.shares(rayon::current_num_threads());
+        panels(self.isa, x, |panel| {
+            self.each_share(&shares, y, x.m, |share, part| {
+                if direct { self.share(panel, share, part, x.m) } else { self.packed(panel, share, part, x.m) }
+            });
+        });
+    }
+
+    /// Calls `each` with every share and its rows of `y`, on a thread of its own where there are several.
+    fn each_share(
+        &self,
+        shares: &[Range<usize>],
+        y: &mut [f32],
+        m: usize,
+        each: impl Fn(Range<usize>, &mut [f32]) + Sync,
+    ) {
+        let ends = shares.iter().map(|s| (s.end * self.rows).min(self.n));
+        super::balance::scatter(shares, ends, y, m, each);
+    }
+
+    /// One column of activations: each strip is a vector of rows, and every index brings one activation.
+    fn column(&self, x: &[f32], y: &mut [f32]) {
+        let shares = self.shares(rayon::current_num_threads());
+        self.each_share(&shares, y, 1, |share, part| match self.isa {
+            Isa::Portable => self.column_with(x, share, part),
+            // SAFETY: an Isa beyond Portable is only used where it was detected.
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { self.column_avx2(x, share, part) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { self.column_avx512(x, share, part) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => self.column_with(x, share, part),
+        });
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn column_avx2(&self, x: &[f32], share: Range<usize>, y: &mut [f32]) {
+        self.column_with(x, share, y);
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn column_avx512(&self, x: &[f32], share: Range<usize>, y: &mut [f32]) {
+        self.column_with(x, share, y);
+    }
+
+    #[inline(always)]
+    fn column_with(&self, x: &[f32], share: Range<usize>, y: &mut [f32]) {
+        y.fill(0.0);
+        for (block, first) in (0..self.k).step_by(self.block_k).enumerate() {
+            let x = &x[self.base(first)..];
+            let mut row = 0;
+            for block_row in share.clone() {
+                let at = block * self.block_rows() + block_row;
+                let index = &self.index[self.range(block, block_row)];
+                let values = &self.values[self.offsets[at]..self.offsets[at + 1]];
+                let rows = self.rows.min(self.n - block_row * self.rows);
+                let size = rows * self.cols;
+                let mut inside = 0;
+                for height in strips(rows) {
+                    let values = &values[(inside * self.cols).min(values.len())..];
+                    let y = &mut y[row + inside..row + inside + height];
+                    match height {
+                        8 => single::<8, 2>(index, values, size, self.cols, x, y),
+                        4 => single::<4, 4>(index, values, size, self.cols, x, y),
+                        2 => single::<2, 4>(index, values, size, self.cols, x, y),
+                        _ if self.cols == 1 && size == 1 => y[0] += dot(index, values, x),
+                        _ => single::<1, 8>(index, values, size, self.cols, x, y),
+                    }
+                    inside += height;
+                }
+                row += rows;
+            }
+        }
+    }
+
+    /// Results through a tile that stays in L2, then to where they belong.
+    fn packed(&self, panel: Panel<'_>, share: Range<usize>, y: &mut [f32], m: usize) {
+        let step = (TILE_ROWS / self.rows).max(1);
+        let mut scratch = Scratch::take(step * self.rows * panel.stride);
+        let mut y = y.chunks_mut(m);
+        for first in share.clone().step_by(step) {
+            let part = first..(first + step).min(share.end);
+            let rows = (part.end * self.rows).min(self.n) - first * self.rows;
+            let tile = &mut scratch.slice()[..rows * panel.stride];
+            self.share(panel, part, tile, panel.stride);
+            for from in tile.chunks(panel.stride) {
+                if let Some(to) = y.next() {
+                    to[panel.first..panel.first + panel.columns].copy_from_slice(&from[..panel.columns]);
+                }
+            }
+        }
+    }
+
+    /// Block rows of one thread; `y` holds their rows alone, `stride` apart.
+    fn share(&self, panel: Panel<'_>, share: Range<usize>, y: &mut [f32], stride: usize) {
+        match self.isa {
+            // SAFETY: an Isa beyond Portable is only used where it was detected; plain vectors need nothing.
+            Isa::Portable => unsafe { self.rows_with::<Plain>(panel, share, y, stride) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { self.rows_avx2(panel, share, y, stride) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { self.rows_avx512(panel, share, y, stride) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => unsafe { self.rows_with::<Plain>(panel, share, y, stride) },
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn rows_avx2(&self, panel: Panel<'_>, share: Range<usize>, y: &mut [f32], stride: usize) {
+        unsafe { self.rows_with::<super::lanes::Ymm>(panel, share, y, stride) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn rows_avx512(&self, panel: Panel<'_>, share: Range<usize>, y: &mut [f32], stride: usize) {
+        unsafe { self.rows_with::<super::lanes::Zmm>(panel, share, y, stride) }
+    }
+
+    /// # Safety
+    /// `V`'s instruction set is enabled.
+    #[inline(always)]
+    unsafe fn rows_with<V: Lanes>(&self, panel: Panel<'_>, share: Range<usize>, y: &mut [f32], stride: usize) {
+        for (block, first) in (0..self.k).step_by(self.block_k).enumerate() {
+            let x = &panel.values[self.base(first) * panel.stride..];
+            let mut row = 0;
+            for block_row in share.clone() {
+                let at = block * self.block_rows() + block_row;
+                let stored = self.range(block, block_row);
+                let rows = self.rows.min(self.n - block_row * self.rows);
+                let size = rows * self.cols;
+                let values = &self.values[self.offsets[at]..self.offsets[at + 1]];
+                let index = &self.index[stored];
+                let mut inside = 0;
+                for height in strips(rows) {
+                    let strip = Strip {
+                        index,
+                        values: &values[(inside * self.cols).min(values.len())..],
+                        size,
+                        cols: self.cols,
+                        x,
+                        x_stride: panel.stride,
+                        add: block > 0,
+                    };
+                    // SAFETY: the caller's; rows × vectors of `y` and the activations of every index are in bounds.
+                    unsafe { strip.run::<V>(height, panel.vectors, &mut y[(row + inside) * stride..], stride) };
+                    inside += height;
+                }
+                row += rows;
+            }
+        }
+    }
+}
+
+/// H rows against one column; U sums a row take turns, so that additions need not wait for one another.
+#[inline(always)]
+fn single<const H: usize, const U: usize>(
+    index: &[u16],
+    values: &[f32],
+    size: usize,
+    cols: usize,
+    x: &[f32],
+    y: &mut [f32],
+) {
+    let mut sums = [[0.0f32; H]; U];
+    for (i, &start) in index.iter().enumerate() {
+        let block = &values[i * size..][..H * cols];
+        for (c, (values, &x)) in block.chunks_exact(H).zip(&x[start as usize..][..cols]).enumerate() {
+            let sums = &mut sums[(i * cols + c) % U];
+            for (sum, value) in sums.iter_mut().zip(values) {
+                *sum += value * x;
+            }
+        }
+    }
+    for (h, y) in y.iter_mut().enumerate() {
+        *y += sums.iter().map(|s| s[h]).sum::<f32>();
+    }
+}
+
+/// A sparse row against one column.
+#[inline(always)]
+fn dot(index: &[u16], values: &[f32], x: &[f32]) -> f32 {
+    const U: usize = 8;
+    let mut sums = [0.0f32; U];
+    let (indices, last) = index.as_chunks::<U>();
+    let (chunks, rest) = values[..index.len()].as_chunks::<U>();
+    for (index, values) in indices.iter().zip(chunks) {
+        for u in 0..U {
+            sums[u] += values[u] * x[index[u] as usize];
+        }
+    }
+    for (&i, v) in last.iter().zip(rest) {
+        sums[0] += v * x[i as usize];
+    }
+    sums.iter().sum()
+}
+
+/// Heights of the strips that `rows` are cut into: eights, then what is left as 4, 2, 1.
+fn strips(rows: usize) -> impl Iterator<Item = usize> {
+    std::iter::repeat_n(8, rows / 8).chain([4, 2, 1].into_iter().filter(move |h| rows & h != 0))
+}
+
+/// A few rows of a block row in one block of K.
+struct Strip<'a> {
+    index: &'a [u16],
+    /// From this strip's values in the first block on.
+    values: &'a [f32],
+    /// Values from a block to the next.
+    size: usize,
+    cols: usize,
+    x: &'a [f32],
+    x_stride: usize,
+    /// Whether results of earlier blocks of K are there.
+    add: bool,
+}
+
+impl Strip<'_> {
+    /// All vectors of a strip, as many at a time as the registers hold.
+    #[inline(always)]
+    unsafe fn run<V: Lanes>(&self, height: usize, vectors: usize, y: &mut [f32], stride: usize) {
+        let most = V::TILE[match height {
+            8 => 0,
+            4 => 1,
+            2 => 2,
+            _ => 3,
+        }];
+        let passes = vectors.div_ceil(most);
+        let mut first = 0;
+        for pass in 0..passes {
+            let width = (vectors - first).div_ceil(passes - pass);
+            // SAFETY: the caller's.
+            unsafe {
+                match (height, width) {
+                    (8, 1) => self.tile::<V, 8, 1>(y, stride, first),
+                    (8, 2) => self.tile::<V, 8, 2>(y, stride, first),
+                    (8, _) => self.tile::<V, 8, 3>(y, stride, first),
+                    (4, 1) => self.tile::<V, 4, 1>(y, stride, first),
+                    (4, 2) => self.tile::<V, 4, 2>(y, stride, first),
+                    (4, 3) => self.tile::<V, 4, 3>(y, stride, first),
+                    (4, 4) => self.tile::<V, 4, 4>(y, stride, first),
+                    (4, 5) => self.tile::<V, 4, 5>(y, stride, first),
+                    (4, _) => self.tile::<V, 4, 6>(y, stride, first),
+                    (2, 1) => self.tile::<V, 2, 1>(y, stride, first),
+                    (2, 2) => self.tile::<V, 2, 2>(y, stride, first),
+                    (2, 3) => self.tile::<V, 2, 3>(y, stride, first),
+                    (2, 4) => self.tile::<V, 2, 4>(y, stride, first),
+                    (2, 5) => self.tile::<V, 2, 5>(y, stride, first),
+                    (2, 6) => self.tile::<V, 2, 6>(y, stride, first),
+                    (2, 7) => self.tile::<V, 2, 7>(y, stride, first),
+                    (2, _) => self.tile::<V, 2, 8>(y, stride, first),
+                    (_, 1) => self.row::<V, 1, 8>(y, first),
+                    (_, 2) => self.row::<V, 2, 4>(y, first),
+                    (_, 3) => self.row::<V, 3, 2>(y, first),
+                    (_, 4) => self.row::<V, 4, 2>(y, first),
+                    (_, 5) => self.row::<V, 5, 1>(y, first),
+                    (_, 6) => self.row::<V, 6, 1>(y, first),
+                    (_, 7) => self.row::<V, 7, 1>(y, first),
+                    (_, _) => self.row::<V, 8, 1>(y, first),
+                }
+            }
+            first += width;
+        }
+    }
+
+    /// H rows × W vectors: a vector of activations is loaded once and meets H broadcast values.
+    #[inline(always)]
+    unsafe fn tile<V: Lanes, const H: usize, const W: usize>(&self, y: &mut [f32], stride: usize, first: usize) {
+        debug_assert!(y.len() >= (H - 1) * stride + (first + W) * V::COUNT);
+        unsafe {
+            let y = y.as_mut_ptr().add(first * V::COUNT);
+            let mut sums = [[V::zero(); W]; H];
+            if self.add {
+                for (h, row) in sums.iter_mut().enumerate() {
+                    for (w, sum) in row.iter_mut().enumerate() {
+                        *sum = V::load(y.add(h * stride + w * V::COUNT));
+                    }
+                }
+            }
+            let mut values = self.values.as_ptr();
+            for &start in self.index {
+                let mut x = self.x.as_ptr().add(start as usize * self.x_stride + first * V::COUNT);
+                let mut value = values;
+                for _ in 0..self.cols {
+                    let mut vectors = [V::zero(); W];
+                    for (w, vector) in vectors.iter_mut().enumerate() {
+                        *vector = V::load(x.add(w * V::COUNT));
+                    }
+                    for (h, row) in sums.iter_mut().enumerate() {
+                        let broadcast = V::splat(*value.add(h));
+                        for (sum, vector) in row.iter_mut().zip(vectors) {
+                            *sum = sum.add_product(broadcast, vector);
+                        }
+                    }
+                    value = value.add(H);
+                    x = x.add(self.x_stride);
+                }
+                values = values.add(self.size);
+            }
+            for (h, row) in sums.iter().enumerate() {
+                for (w, sum) in row.iter().enumerate() {
+                    sum.store(y.add(h * stride + w * V::COUNT));
+                }
+            }
+        }
+    }
+
+    /// One row × W vectors: activations are memory operands; U values at a time where few vectors would leave the adders
+    /// waiting for one another.
+    #[inline(always)]
+    unsafe fn row<V: Lanes, const W: usize, const U: usize>(&self, y: &mut [f32], first: usize) {
+        debug_assert!(y.len() >= (first + W) * V::COUNT);
+        unsafe {
+            let y = y.as_mut_ptr().add(first * V::COUNT);
+            let mut sums = [[V::zero(); W]; U];
+            if self.add {
+                for (w, sum) in sums[0].iter_mut().enumerate() {
+                    *sum = V::load(y.add(w * V::COUNT));
+                }
+            }
+            let x = self.x.as_ptr().add(first * V::COUNT);
+            if self.cols == 1 && self.size == 1 {
+                let (values, index) = (self.values.as_ptr(), self.index.as_ptr());
+                let count = self.index.len();
+                let mut i = 0;
+                while i + U <= count {
+                    for (u, sums) in sums.iter_mut().enumerate() {
+                        let value = V::splat(*values.add(i + u));
+                        let x = x.add(*index.add(i + u) as usize * self.x_stride);
+                        for (w, sum) in sums.iter_mut().enumerate() {
+                            *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
+                        }
+                    }
+                    i += U;
+                }
+                while i < count {
+                    let value = V::splat(*values.add(i));
+                    let x = x.add(*index.add(i) as usize * self.x_stride);
+                    for (w, sum) in sums[0].iter_mut().enumerate() {
+                        *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
+                    }
+                    i += 1;
+                }
+            } else {
+                let mut values = self.values.as_ptr();
+                for &start in self.index {
+                    let x = x.add(start as usize * self.x_stride);
+                    for c in 0..self.cols {
+                        let value = V::splat(*values.add(c));
+                        let x = x.add(c * self.x_stride);
+                        let sums = &mut sums[c % U];
+                        for (w, sum) in sums.iter_mut().enumerate() {
+                            *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
+                        }
+                    }
+                    values = values.add(self.size);
+                }
+            }
+            let (head, others) = sums.split_at_mut(1);
+            for (w, sum) in head[0].iter_mut().enumerate() {
+                for other in others.iter() {
+                    *sum = sum.add(other[w]);
+                }
+                sum.store(y.add(w * V::COUNT));
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Panels of activations: columns that a kernel keeps in registers, packed so that a block of them stays in L1.
+//!
+//! A panel is up to eight vectors wide. One that is the whole matrix and a multiple of the vector is used where it lies;
+//! any other is copied to `[k, width]`, padded with zeros: rows of a wide matrix are a power of two apart and would fall
+//! into few sets.
+
+use super::{Activations, Isa};
+use rayon::prelude::*;
+use std::cell::Cell;
+
+/// Vectors in a panel.
+pub const PANEL_VECTORS: usize = 8;
+
+/// Columns of a panel.
+pub fn panel_columns(isa: Isa) -> usize {
+    PANEL_VECTORS * isa.lanes()
+}
+
+/// Whether activations of `m` columns are used where they lie.
+pub fn is_direct(isa: Isa, m: usize) -> bool {
+    m <= panel_columns(isa) && m % isa.lanes() == 0
+}
+
+/// Columns of a panel as a kernel sees it: `[k, stride]` from `values` on.
+#[derive(Clone, Copy)]
+pub(super) struct Panel<'a> {
+    pub values: &'a [f32],
+    pub stride: usize,
+    /// First column in the matrix, and how many are real.
+    pub first: usize,
+    pub columns: usize,
+    /// Vectors that cover them.
+    pub vectors: usize,
+}
+
+/// Calls `each` with every panel in turn.
+pub(super) fn panels(isa: Isa, x: Activations<'_>, mut each: impl FnMut(Panel<'_>)) {
+    let lanes = isa.lanes();
+    if is_direct(isa, x.m) {
+        return each(Panel { values: x.values, stride: x.m, first: 0, columns: x.m, vectors: x.m / lanes });
+    }
+    let width = panel_columns(isa);
+    let mut scratch = Scratch::take(x.k * width);
+    for first in (0..x.m).step_by(width) {
+        let columns = width.min(x.m - first);
+        let vectors = columns.div_ceil(lanes);
+        let stride = vectors * lanes;
+        let packed = &mut scratch.slice()[..x.k * stride];
+        let copy = |(to, from): (&mut [f32], &[f32])| {
+            to[..columns].copy_from_slice(&from[first..first + columns]);
+            to[columns..].fill(0.0);
+        };
+        if rayon::current_num_threads() > 1 {
+            packed.par_chunks_mut(stride).with_min_len(64).zip(x.values.par_chunks(x.m)).for_each(copy);
+        } else {
+            packed.chunks_mut(stride).zip(x.values.chunks(x.m)).for_each(copy);
+        }
+        each(Panel { values: packed, stride, first, columns, vectors });
+    }
+}
+
+thread_local! {
+    static KEPT: Cell<Vec<Vec<f32>>> = const { Cell::new(Vec::new()) };
+}
+
+/// A buffer that a thread keeps between calls: fresh pages would cost more than the work. Aligned to cache lines.
+pub(super) struct Scratch {
+    buffer: Vec<f32>,
+    offset: usize,
+    length: usize,
+}
+
+impl Scratch {
+    const LINE: usize = 16;
+
+    pub fn take(length: usize) -> Self {
+        let mut kept = KEPT.take();
+        let mut buffer = kept.pop().unwrap_or_default();
+        KEPT.set(kept);
+        if buffer.len() < length + Self::LINE {
+            buffer.resize(length + Self::LINE, 0.0);
+        }
+        let offset = buffer.as_ptr().align_offset(64).min(Self::LINE);
+        Self { buffer, offset, length }
+    }
+
+    /// What earlier calls left is in it.
+    pub fn slice(&mut self) -> &mut [f32] {
+        &mut self.buffer[self.offset..self.offset + self.length]
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let mut kept = KEPT.take();
+        kept.push(std::mem::take(&mut self.buffer));
+        KEPT.set(kept);
+    }
+}
