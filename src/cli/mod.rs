@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand, each with its arguments and a `run` that writes the answer.
 
+mod bench;
 mod calibrate;
 mod compare;
 mod estimate;
@@ -55,6 +56,8 @@ enum Command {
     Prune(prune::Args),
     /// Compare predictions with measurements
     Validate(validate::Args),
+    /// Measure this machine and the kernels on it
+    Bench(bench::Args),
     /// Fit a model's constants to measurements
     Calibrate(calibrate::Args),
     /// Step through one operation cycle by cycle, with real numbers
@@ -86,6 +89,7 @@ impl Cli {
             Command::Workloads(args) => workloads::run(args, &mut out)?,
             Command::Prune(args) => prune::run(args, &mut out)?,
             Command::Validate(args) => validate::run(args, &mut out)?,
+            Command::Bench(args) => bench::run(args)?,
             Command::Calibrate(args) => calibrate::run(args)?,
             Command::Simulate(args) => simulate::run(args, &mut out)?,
             Command::Import(args) => import::run(args, &mut out)?,

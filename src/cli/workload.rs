@@ -37,6 +37,11 @@ pub struct Sizes {
 }
 
 impl Source {
+    /// Whether a network was named.
+    pub fn is_given(&self) -> bool {
+        self.workload.is_some()
+    }
+
     /// The network, shapes inferred.
     pub fn load(&self) -> Result<Graph> {
         let name = self.workload.as_deref().unwrap_or_else(|| {

@@ -11,7 +11,7 @@ pub mod scale_sim;
 pub mod systolic;
 
 pub use calibration::Calibration;
-pub use cpu::{CacheLevel, Cpu};
+pub use cpu::{CacheLevel, Cpu, Measured};
 pub use energy::Energy;
 pub use gpu::{Generation, Gpu, GpuArch, SparseCore, TensorCore};
 pub use systolic::{Dataflow, Systolic};
