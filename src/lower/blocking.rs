@@ -7,6 +7,9 @@ pub const PANEL_VECTORS: u64 = 8;
 /// Rows whose packed results stay in L2 beside the activations.
 pub const TILE_ROWS: u64 = 512;
 
+/// Rows of dense weights that meet a single column together.
+pub const COLUMN_ROWS: u64 = 4;
+
 /// Bytes of activations that a block of K may hold and stay in L1 (32 KiB or more) beside results and values.
 const L1_BYTES: f64 = 32.0 * 1024.0;
 
@@ -36,6 +39,11 @@ impl Vectors {
         } else {
             Self::PORTABLE
         }
+    }
+
+    /// Columns in a register tile of the packed dense product.
+    pub fn columns(&self) -> u64 {
+        if self.lanes == 16 { 4 * self.lanes } else { 2 * self.lanes }
     }
 
     /// Accumulator vectors of one row of a register tile of `height` rows.
@@ -97,7 +105,7 @@ impl Goto {
     /// For m columns, n outputs and k inputs in fp32 on caches of (bytes, ways), innermost first.
     pub fn new(m: u64, n: u64, k: u64, vectors: Vectors, caches: &[(u64, u64)]) -> Self {
         let lanes = vectors.lanes;
-        let (mr, nr) = (if lanes == 16 { 4 * lanes } else { 2 * lanes }, 6);
+        let (mr, nr) = (vectors.columns(), 6);
         let (m, n, k) = (m.max(1), n.max(1), k.max(1));
         let level = |i: usize| caches.get(i).copied();
         let (l1, l1_ways) = level(0).unwrap_or((32 * 1024, 8));
@@ -142,6 +150,19 @@ impl Goto {
     /// Whether a block of `columns` is packed when `outputs` follow it.
     pub fn packs_inputs(&self, columns: u64, outputs: u64) -> bool {
         !self.packs_all_inputs && (columns % self.lanes != 0 || outputs > 8 * self.nr)
+    }
+}
+
+impl Goto {
+    /// Vectors of fp32 in so many bytes.
+    pub fn vectors_of(&self, bytes: f64) -> f64 {
+        bytes / (4.0 * self.lanes as f64)
+    }
+
+    /// Elements of a packed row of `columns`: one and two vectors and whole panels are copied as they are, others are
+    /// filled up with zeros.
+    pub fn packed_width(&self, columns: u64) -> u64 {
+        if columns == self.lanes || columns == 2 * self.lanes { columns } else { self.mr }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::cache::Operand;
 use super::memory::{Array, Core};
-use crate::lower::blocking::{Goto, Vectors};
+use crate::lower::blocking::{COLUMN_ROWS, Goto, Vectors};
 
 const WORD: u64 = 4;
 
@@ -60,7 +60,7 @@ impl Dense {
     fn pack(&self, core: &mut Core, a: &Arrays, g: &Goto, row: u64, rows: u64, at: u64, (depth, deep): (u64, u64)) {
         for kk in 0..deep {
             core.read(a.x, ((depth + kk) * self.m + row) * WORD, rows * WORD);
-            core.write(a.panels, (at * g.kc + kk * g.mr) * WORD, g.mr * WORD);
+            core.write(a.panels, (at * g.kc + kk * g.mr) * WORD, g.packed_width(rows) * WORD);
         }
     }
 
@@ -116,16 +116,17 @@ impl Dense {
         }
     }
 
-    /// A dot product a row.
+    /// Dot products of four rows at a time.
     fn one_column(&self, core: &mut Core, a: &Arrays, vectors: Vectors) {
         let step = vectors.lanes * WORD;
-        for row in 0..self.n {
+        for row in (0..self.n).step_by(COLUMN_ROWS as usize) {
+            let rows = row..(row + COLUMN_ROWS).min(self.n);
             for at in (0..self.k * WORD).step_by(step as usize) {
                 let bytes = step.min(self.k * WORD - at);
-                core.read(a.w, row * self.k * WORD + at, bytes);
                 core.read(a.x, at, bytes);
+                rows.clone().for_each(|row| core.read(a.w, row * self.k * WORD + at, bytes));
             }
-            core.write(a.y, row * WORD, WORD);
+            core.write(a.y, row * WORD, (rows.end - row) * WORD);
         }
     }
 }

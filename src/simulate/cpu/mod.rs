@@ -27,13 +27,15 @@ pub enum Kernel {
     Dense,
     /// Nonzero by nonzero.
     Csr,
-    /// Blocks of the pattern, or of one weight.
+    /// Blocks of the pattern.
     Bsr,
+    /// Columns that V rows share.
+    Vnm,
 }
 
 impl Kernel {
     /// Those that there are.
-    pub const ALL: [Self; 3] = [Self::Dense, Self::Csr, Self::Bsr];
+    pub const ALL: [Self; 4] = [Self::Dense, Self::Csr, Self::Bsr, Self::Vnm];
 
     /// As in sample files and on the command line.
     pub fn name(self) -> &'static str {
@@ -41,6 +43,7 @@ impl Kernel {
             Self::Dense => "dense",
             Self::Csr => "csr",
             Self::Bsr => "bsr",
+            Self::Vnm => "vnm",
         }
     }
 
@@ -58,9 +61,9 @@ impl Kernel {
         match pattern {
             SparsityPattern::Dense | SparsityPattern::Channel(_) | SparsityPattern::Head(_) => Self::Dense,
             SparsityPattern::Block { .. } => Self::Bsr,
+            SparsityPattern::Vnm { .. } => Self::Vnm,
             SparsityPattern::Unstructured(_)
             | SparsityPattern::Nm { .. }
-            | SparsityPattern::Vnm { .. }
             | SparsityPattern::Row(_)
             | SparsityPattern::Column(_) => Self::Csr,
         }
@@ -170,8 +173,10 @@ pub fn experiment(caches: &[CacheLevel], e: &Experiment) -> Result<Report> {
         }
         (Kernel::Csr, _) => engine(&mut core, (1, 1)),
         (Kernel::Bsr, SparsityPattern::Block { rows, cols, .. }) => engine(&mut core, (rows, cols)),
-        (Kernel::Bsr, other) => {
-            let reason = format!("bsr stores blocks and {other} has none; give block:RxC@s or another kernel");
+        (Kernel::Vnm, SparsityPattern::Vnm { v, .. }) => engine(&mut core, (v, 1)),
+        (Kernel::Bsr | Kernel::Vnm, other) => {
+            let wanted = if kernel == Kernel::Bsr { "block:RxC@s" } else { "V:N:M" };
+            let reason = format!("{} stores {wanted}, not {other}; give another kernel or pattern", kernel.name());
             return Err(Error::argument("--kernel", reason));
         }
     }
