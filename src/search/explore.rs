@@ -99,16 +99,16 @@ impl State {
 }
 
 /// Points in a chunk, about.
-const CHUNK: u64 = 512;
+const CHUNK: u64 = 128;
 
 /// Chunks of a round for each thread: enough that the slowest one at its end does not matter, unless they take long.
 const ROUND: u64 = 64;
 
-/// Chunks that one desk serves.
-const A_TIME: usize = 4;
+/// Chunks that one desk serves: setting one up is nothing beside a chunk, and a thread that ends early would wait.
+const A_TIME: usize = 2;
 
-/// Layers of a round for each thread: a second's work, so that no more is ever lost.
-const LAYERS: u64 = 1 << 20;
+/// Layers of a round for each thread: a tenth of a second's work, after which a state may be kept.
+const LAYERS: u64 = 1 << 18;
 
 /// How a space is cut.
 #[derive(Clone, Copy, Debug)]
