@@ -22,17 +22,26 @@ pub struct Tile<'a> {
     pub k: usize,
 }
 
+/// What stays of a tile.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// The weights that stay.
+    pub mask: Mask,
+    /// What they become, where the criterion lets them make up for the others; `[n, k]`, row-major.
+    pub updated: Option<Vec<f32>>,
+}
+
 /// Chooses what stays.
 pub trait Choose: Sync {
     /// Whether the choice inside a group of the pattern needs nothing from outside of it, so that tiles can be chosen
     /// one by one.
     fn is_local(&self, pattern: SparsityPattern) -> bool;
 
-    /// The mask of a tile `[n, k]`, row-major.
+    /// What stays of a tile `[n, k]`, row-major.
     ///
     /// # Errors
     /// What the criterion lacks for this layer.
-    fn mask(&self, tile: &Tile, weights: Vec<f32>, pattern: SparsityPattern) -> Result<Mask>;
+    fn choose(&self, tile: &Tile, weights: Vec<f32>, pattern: SparsityPattern) -> Result<Choice>;
 
     /// How much a weight counts where whole channels or heads are ranked by the sum over their weights.
     fn weight(&self, w: f32) -> f64;
@@ -46,8 +55,8 @@ impl Choose for Magnitude {
         matches!(pattern, SparsityPattern::Nm { .. } | SparsityPattern::Vnm { .. })
     }
 
-    fn mask(&self, tile: &Tile, weights: Vec<f32>, pattern: SparsityPattern) -> Result<Mask> {
-        Ok(magnitude(&weights, tile.n, tile.k, pattern))
+    fn choose(&self, tile: &Tile, weights: Vec<f32>, pattern: SparsityPattern) -> Result<Choice> {
+        Ok(Choice { mask: magnitude(&weights, tile.n, tile.k, pattern), updated: None })
     }
 
     fn weight(&self, w: f32) -> f64 {

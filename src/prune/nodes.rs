@@ -104,7 +104,32 @@ pub fn adjust(graph: &GraphProto, before: &Graph, plan: &Plan) -> NodeEdits {
         let mut work = Work { names: &names, edits: &mut edits, taken: &mut taken, at };
         work.layer(old, new, before, node);
     }
+    // A stored tensor that is reshaped on its way is no layer, but its constant names its extents all the same.
+    for edit in plan.edits.iter().filter(|e| e.shape() != e.source.shape) {
+        let name = edit.source.name.as_str();
+        for (at, node) in graph.node.iter().enumerate() {
+            if node.op_type != "Reshape" || node.input.first().is_none_or(|i| i != name) {
+                continue;
+            }
+            let mut work = Work { names: &names, edits: &mut edits, taken: &mut taken, at };
+            let Some(list) = work.names.ints_at(at, 1) else { continue };
+            let changed = spread(&list, &edit.source.shape, &edit.shape());
+            if changed != list {
+                work.constant(1, changed);
+            }
+        }
+    }
     edits
+}
+
+/// The target of a reshape that only adds or drops axes of extent 1, for a tensor of another shape.
+fn spread(list: &[i64], old: &[u64], new: &[u64]) -> Vec<i64> {
+    let mut wide = old.iter().zip(new).filter(|(o, _)| **o != 1);
+    let entry = |&v: &i64| match v {
+        1 => 1,
+        v => wide.next().filter(|(o, _)| v == **o as i64).map_or(v, |(_, n)| *n as i64),
+    };
+    list.iter().map(entry).collect()
 }
 
 struct Work<'a, 'g> {

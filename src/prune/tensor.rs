@@ -1,11 +1,10 @@
 //! What happens to one stored tensor, and its new elements as a stream.
 
-use super::choose::{Choose, Tile};
+use super::choose::{Choice, Choose, Tile};
 use crate::error::{Error, Result};
 use crate::pattern::SparsityPattern;
-use crate::sparsity::Mask;
 use crate::workload::onnx::value::Elem;
-use crate::workload::weights::{Stored, decode, width};
+use crate::workload::weights::{Stored, decode, encode, width};
 use bytes::Bytes;
 use rayon::prelude::*;
 use std::io::Write;
@@ -189,7 +188,7 @@ impl Masked {
                     let mut weights = vec![0f32; n * k];
                     self.load(elem, block, &mut weights, outer, group * n);
                     let tile = Tile { layer: &self.layer, group, row: 0, col: 0, n, k };
-                    Some(choose.mask(&tile, weights, self.pattern)?)
+                    Some(choose.choose(&tile, weights, self.pattern)?)
                 }
             };
             let align = local.unwrap_or(1);
@@ -206,20 +205,20 @@ impl Masked {
                         let first = from + i * step;
                         let rows = part.len() / row.max(1);
                         let own;
-                        let (mask, at) = match &whole {
-                            Some(mask) => (mask, first),
+                        let (choice, at) = match &whole {
+                            Some(choice) => (choice, first),
                             None => {
                                 let (n, k) = if transposed { (n, rows) } else { (rows, k) };
                                 let (row, col) = if transposed { (0, first) } else { (first, 0) };
                                 let mut weights = vec![0f32; n * k];
                                 self.load(elem, part, &mut weights, rows, group * self.view.n + row);
                                 let tile = Tile { layer: &self.layer, group, row, col, n, k };
-                                own = choose.mask(&tile, weights, self.pattern)?;
+                                own = choose.choose(&tile, weights, self.pattern)?;
                                 (&own, 0)
                             }
                         };
                         let output = group * n + if transposed { 0 } else { first };
-                        let zeroed = self.apply(part, mask, at, rows, w, output);
+                        let zeroed = self.apply(part, choice, (at, rows), elem, output);
                         Ok(if self.zero.is_empty() { zeros(part, elem) } else { zeroed })
                     })
                     .collect();
@@ -263,18 +262,25 @@ impl Masked {
         }
     }
 
-    /// Writes zeros into stored rows wherever the mask, whose rows (columns, where the matrix is stored transposed)
-    /// from `at` on are theirs, does not keep; the first output is number `output`. Returns how many.
-    fn apply(&self, part: &mut [u8], mask: &Mask, at: usize, rows: usize, w: usize, output: usize) -> u64 {
+    /// Writes zeros into `rows` stored rows wherever the mask, whose rows (columns, where the matrix is stored transposed)
+    /// from `at` on are theirs, does not keep, and what the others become; the first output is number `output`. Returns
+    /// how many are zeros now because of it.
+    fn apply(&self, part: &mut [u8], choice: &Choice, (at, rows): (usize, usize), elem: Elem, output: usize) -> u64 {
         let inner = if self.view.transposed { self.view.n } else { self.view.k };
+        let w = width(elem).unwrap_or(1);
+        let k = choice.mask.cols() as usize;
+        let updated = choice.updated.as_deref().filter(|_| elem.is_float());
         let mut zeroed = 0;
         for i in 0..rows {
             let line = &mut part[i * inner * w..][..inner * w];
             for (j, element) in line.chunks_exact_mut(w).enumerate() {
-                let (r, c, out) = if self.view.transposed { (j, at + i, output + j) } else { (at + i, j, output + i) };
-                if !mask.get(r as u64, c as u64) {
+                let (r, c, out) =
+                    if self.view.transposed { (j, at + i, output + j) } else { (at + i, j, output + i) };
+                if !choice.mask.get(r as u64, c as u64) {
                     element.fill(self.fill(out));
                     zeroed += 1;
+                } else if let Some(x) = updated.and_then(|u| u.get(r * k + c)) {
+                    encode(elem, *x, element);
                 }
             }
         }

@@ -17,6 +17,7 @@ pub mod sections;
 pub mod sweep;
 pub mod table;
 pub mod validation;
+pub mod weights;
 pub mod why;
 
 pub use estimate::{Estimate, Request, Target, estimate};

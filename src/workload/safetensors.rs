@@ -21,13 +21,16 @@ use std::path::{Path, PathBuf};
 /// Names that a folder's checkpoint has, the first that is there.
 const FILES: [&str; 2] = ["model.safetensors", "model.safetensors.index.json"];
 
+/// What a header says beside the tensors.
+pub type Texts = HashMap<String, String>;
+
 /// A checkpoint: its tensors, and what its header says beside them.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoint {
     /// The tensors.
     pub weights: Weights,
     /// Texts of the (first) header.
-    pub metadata: Option<HashMap<String, String>>,
+    pub metadata: Option<Texts>,
 }
 
 /// The checkpoint of a path: a `.safetensors` file, an index of several, or a folder with one of them.
@@ -81,7 +84,7 @@ fn shards(index: &Path) -> Result<Vec<PathBuf>> {
 ///
 /// # Errors
 /// [`Error::Model`] where the header or a tensor's place contradicts the file.
-pub fn parse(path: &Path, bytes: Bytes) -> Result<(Vec<Stored>, Option<HashMap<String, String>>)> {
+pub fn parse(path: &Path, bytes: Bytes) -> Result<(Vec<Stored>, Option<Texts>)> {
     let (header, metadata) = SafeTensors::read_metadata(&bytes)
         .map_err(|e| bad(path, format!("is not a readable safetensors file: {e}; fetch it again")))?;
     let start = header + 8;
@@ -124,7 +127,7 @@ fn elem(dtype: Dtype) -> Elem {
 ///
 /// # Errors
 /// What [`read`] and the configuration refuse.
-pub fn import(path: &Path, options: &Options) -> Result<(Model, Option<HashMap<String, String>>)> {
+pub fn import(path: &Path, options: &Options) -> Result<(Model, Option<Texts>)> {
     let Checkpoint { weights, metadata } = read(path)?;
     let config = match path {
         p if p.is_dir() => p.join("config.json"),

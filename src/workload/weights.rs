@@ -91,6 +91,17 @@ pub fn decode(elem: Elem, raw: &[u8], into: &mut [f32]) {
     }
 }
 
+/// Writes a number as one little-endian element, rounded to the format; formats that are no floats stay as they are.
+pub fn encode(elem: Elem, x: f32, into: &mut [u8]) {
+    match elem {
+        Elem::F64 => into.copy_from_slice(&f64::from(x).to_le_bytes()),
+        Elem::F32 => into.copy_from_slice(&x.to_le_bytes()),
+        Elem::F16 => into.copy_from_slice(&half::f16::from_f32(x).to_le_bytes()),
+        Elem::BF16 => into.copy_from_slice(&half::bf16::from_f32(x).to_le_bytes()),
+        _ => {}
+    }
+}
+
 /// The stored tensors of a network by name; [`super::Param::name`] is the key.
 #[derive(Clone, Debug, Default)]
 pub struct Weights {
