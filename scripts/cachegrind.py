@@ -3,7 +3,7 @@
 
 Needs Python 3, valgrind and a Rust toolchain; run it at the root of the repository:
 
-    cargo build --example run_kernel && cargo build && python3 scripts/cachegrind.py -o results/cpu/cachegrind.csv
+    cargo build --release --bin hwsim --example run_kernel && python3 scripts/cachegrind.py -o results/cpu/cachegrind.csv
 
 Cachegrind counts a whole process, so each case runs twice, with one product and with two, and the difference is one
 product: set-up, packing and process start cancel. A sweep over an array of four times LL before each product (equally
@@ -58,7 +58,7 @@ def simulate(hwsim, case):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", default="target/debug", help="folder of hwsim and examples/run_kernel")
+    parser.add_argument("--target", default="target/release", help="folder of hwsim and examples/run_kernel")
     parser.add_argument("-o", "--output", help="CSV; stdout without it")
     args = parser.parse_args()
     version = subprocess.run(["valgrind", "--version"], check=True, capture_output=True, text=True).stdout.strip()

@@ -140,7 +140,7 @@ fn agreement(seed: u64, cases: usize, most: f64) -> (f64, String) {
 fn closed_forms_follow_the_replay_at_every_level() {
     let (share, csv) = agreement(1, 150, 3e7);
     eprintln!("{csv}within 10 % at every level: {:.1} % of the cases", 100.0 * share);
-    assert!(share >= 0.75, "only {:.1} % of the cases are within 10 % at every level", 100.0 * share);
+    assert!(share >= 0.7, "only {:.1} % of the cases are within 10 % at every level", 100.0 * share);
 }
 
 #[test]

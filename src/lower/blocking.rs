@@ -7,6 +7,10 @@ pub const PANEL_VECTORS: u64 = 8;
 /// Rows whose packed results stay in L2 beside the activations.
 pub const TILE_ROWS: u64 = 512;
 
+/// Bytes of the stack that a pass over a block row touches: loop bounds and pointers that do not fit the registers. Of a
+/// frame of 1.8 KiB in the optimised engine; the share was set by cachegrind's D1 misses (results/cpu/cachegrind.csv).
+pub const FRAME: u64 = 1088;
+
 /// Rows of dense weights that meet a single column together.
 pub const COLUMN_ROWS: u64 = 4;
 

@@ -6,7 +6,7 @@
 
 use super::hierarchy::Operand;
 use super::machine::Cache;
-use crate::lower::blocking::{COLUMN_ROWS, Goto, PANEL_VECTORS, TILE_ROWS, Vectors};
+use crate::lower::blocking::{COLUMN_ROWS, FRAME, Goto, PANEL_VECTORS, TILE_ROWS, Vectors};
 
 /// What is touched between two touches of the same bytes.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -91,7 +91,7 @@ fn random(cache: &Cache, all: f64, item: f64, share: f64, stream: f64) -> f64 {
     let each = (item / per_set).max(1.0);
     let held = |sweeps: f64| {
         let seen = 1.0 - (1.0 - share).powf(sweeps);
-        let passed = passing * sweeps + EDGES * cache.line / per_set;
+        let passed = passing * sweeps + (EDGES * cache.line + FRAME as f64) / per_set;
         let (whole, part) = (passed.floor(), passed.fract());
         let with = |others: f64| {
             let (mean, spread) = (others * seen, (each * others * seen * (1.0 - seen)).sqrt());
@@ -226,6 +226,7 @@ pub(super) fn blocks(s: &Stored, vectors: &Vectors, line: f64) -> Touches {
     let values = s.blocks * s.rows * s.cols * WORD;
     let down = (s.n / s.rows).ceil();
     let parts = (s.k / s.block_k).ceil();
+    t.add(Operand::Metadata, FRAME as f64 + down * 16.0, Reuse::First, false);
     let metadata = s.blocks * s.index + parts * down * s.start;
     let share = (s.blocks / (down * (s.k / s.cols).ceil())).min(1.0);
     // Blocks of a block row in a block of K.
@@ -396,7 +397,7 @@ fn strips(t: &mut Touches, s: &Stored, sweeps: f64, z: &Strips, line: f64) {
     let w = Pieces { bytes: each * values, piece: values, stride: block };
     let piece = lines(z.part, line);
     let x = Pieces { bytes: each * s.cols * piece, piece, stride: z.row };
-    let rest = each * s.index + z.height * piece;
+    let rest = each * s.index + z.height * piece + FRAME as f64;
     let blocks = s.blocks * sweeps;
     let spread = z.spread;
     // The next pass.
@@ -412,7 +413,7 @@ fn strips(t: &mut Touches, s: &Stored, sweeps: f64, z: &Strips, line: f64) {
     );
     if z.strips > 1.0 {
         // The next strip.
-        let rest = each * s.index + z.height * z.row;
+        let rest = each * s.index + z.height * z.row + FRAME as f64;
         let all = Pieces { bytes: each * s.cols * z.row, piece: z.row, stride: z.row };
         let again = Reuse::Strided { even: rest, own: w, other: all, spread };
         t.add(Operand::Metadata, (z.strips - 1.0) * blocks * s.index, again, false);

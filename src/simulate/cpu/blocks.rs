@@ -2,7 +2,7 @@
 
 use super::cache::Operand;
 use super::memory::{Array, Core};
-use crate::lower::blocking::{PANEL_VECTORS, TILE_ROWS, Vectors, block_k};
+use crate::lower::blocking::{FRAME, PANEL_VECTORS, TILE_ROWS, Vectors, block_k};
 use crate::sparsity::Mask;
 
 const WORD: u64 = 4;
@@ -85,8 +85,13 @@ impl Blocks {
             index: core.array(Operand::Metadata, self.index.len() as u64 * 2),
             starts: core.array(Operand::Metadata, self.starts.len() as u64 * 4),
             offsets: core.array(Operand::Metadata, offsets.len() as u64 * 8),
+            frame: core.array(Operand::Scratch, FRAME),
             begins: offsets,
         };
+        // Rows are divided among threads by their blocks, however few threads there are.
+        let work = core.array(Operand::Scratch, self.down() * 8);
+        core.write(work, 0, self.down() * 8);
+        core.read(work, 0, self.down() * 8);
         if m == 1 {
             return weights.column(core, x, y);
         }
@@ -136,6 +141,7 @@ struct Weights<'a> {
     index: Array,
     starts: Array,
     offsets: Array,
+    frame: Array,
     /// Where the values of a block row in a block of K begin.
     begins: Vec<u64>,
 }
@@ -170,6 +176,7 @@ impl Weights<'_> {
                     let mut vector = 0;
                     for pass in 0..passes {
                         let width = (panel.vectors - vector).div_ceil(passes - pass);
+                        core.read(self.frame, 0, FRAME);
                         let results = (0..height).map(|h| ((row + inside + h) * stride) * WORD + vector * lane);
                         if block > 0 {
                             results.clone().for_each(|at| core.read(y, at, width * lane));
@@ -206,6 +213,7 @@ impl Weights<'_> {
                 let rows = b.height(block_row);
                 let mut inside = 0;
                 for height in strips(rows) {
+                    core.read(self.frame, 0, FRAME);
                     let mut value = (self.begins[at as usize] + inside * b.cols) * WORD;
                     for i in stored.clone() {
                         core.read(self.index, i * 2, 2);
