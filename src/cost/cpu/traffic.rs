@@ -75,12 +75,22 @@ pub(super) fn miss(cache: &Cache, reuse: Reuse) -> f64 {
 /// Bytes that lie together fill the sets evenly: those sets miss that hold one line more than there are ways.
 fn after(cache: &Cache, distance: f64, spread: f64) -> f64 {
     let lines = distance / cache.capacity * cache.ways;
-    let z = (lines - cache.ways - SHIFT) / (S1 * S1 + (S2 * S2 + spread * spread) * lines * lines).sqrt();
-    1.0 / (1.0 + (-1.702 * z).exp())
+    let (over, variance) = (
+        lines - cache.ways - MIDPOINT,
+        EVEN_SPREAD * EVEN_SPREAD + (UNEVEN_SPREAD * UNEVEN_SPREAD + spread * spread) * lines * lines,
+    );
+    // Most distances are far from the capacity, where no exponential is needed.
+    if over * over > 16.0 * variance {
+        return if over > 0.0 { 1.0 } else { 0.0 };
+    }
+    1.0 / (1.0 + (-1.702 * over / variance.sqrt()).exp())
 }
-const SHIFT: f64 = 0.2;
-const S1: f64 = 0.6;
-const S2: f64 = 0.1;
+/// Lines beyond the ways of a set at which half of the sets miss.
+const MIDPOINT: f64 = 0.2;
+/// How much sets differ in their lines: by arrays that begin and end anywhere, and over the mean by uneven strides.
+const EVEN_SPREAD: f64 = 0.6;
+/// See `EVEN_SPREAD`.
+const UNEVEN_SPREAD: f64 = 0.1;
 
 /// A line skipped by g − 1 sweeps and taken by the g-th has seen a share 1 − (1 − p)^g of the others: a set holds a
 /// binomial number of them.
@@ -101,6 +111,11 @@ fn random(cache: &Cache, all: f64, item: f64, share: f64, stream: f64) -> f64 {
         let few = (lines.floor() - 1.0).max(0.0);
         lines.fract() * with(few + 1.0) + (1.0 - lines.fract()) * with(few)
     };
+    // All of it and what passes in the longest wait fit.
+    let longest = 1.0 + 6.2 / share.max(1e-9);
+    if lines + 1.0 + passing * longest + (EDGES * cache.line + FRAME as f64) / per_set < cache.ways - 1.0 {
+        return 0.0;
+    }
     let (mut missed, mut left, mut g) = (0.0, 1.0, 1.0);
     while left > 2e-3 {
         let step = (g * 0.25f64).floor().max(1.0);
