@@ -128,9 +128,13 @@ fn agreement(seed: u64, cases: usize, most: f64) -> (f64, String) {
         let Gemm { m, n, k, .. } = case.gemm;
         let lanes = MACHINES[case.machine].0.lanes;
         let _ = write!(csv, "{},{m},{n},{k},{},{lanes}", case.kernel.name(), case.pattern);
-        case.caches.iter().for_each(|(size, ways)| drop(write!(csv, ",{size}/{ways}")));
+        for (size, ways) in case.caches {
+            let _ = write!(csv, ",{size}/{ways}");
+        }
         let _ = write!(csv, ",{}", case.seed);
-        levels.iter().for_each(|(truth, model)| drop(write!(csv, ",{truth:.0},{model:.0}")));
+        for (truth, model) in levels {
+            let _ = write!(csv, ",{truth:.0},{model:.0}");
+        }
         let _ = writeln!(csv, ",{:.1}", 100.0 * worst);
     }
     (good as f64 / cases as f64, csv)

@@ -247,7 +247,7 @@ pub(super) fn blocks(s: &Stored, vectors: &Vectors, line: f64) -> Touches {
     // Blocks of a block row in a block of K.
     let kb = s.block_k.min(s.k);
     let each = s.blocks / (down * parts);
-    let strips_ = (s.rows / 8.0).ceil();
+    let bands = (s.rows / 8.0).ceil();
     let height = s.rows.min(8.0);
     if s.m == 1.0 {
         let x = s.k * WORD;
@@ -268,7 +268,7 @@ pub(super) fn blocks(s: &Stored, vectors: &Vectors, line: f64) -> Touches {
             &mut t,
             s,
             1.0,
-            &Strips { each, strips: strips_, passes: 1.0, height, row: WORD, part: WORD, spread: 0.0 },
+            &Strips { each, strips: bands, passes: 1.0, height, row: WORD, part: WORD, spread: 0.0 },
             line,
         );
         return t;
@@ -318,7 +318,7 @@ fn panel(t: &mut Touches, s: &Stored, vectors: &Vectors, line: f64, p: &Panel) {
     let share = (s.blocks / (down * (s.k / s.cols).ceil())).min(1.0);
     let kb = s.block_k.min(s.k);
     let each = s.blocks / (down * parts);
-    let strips_ = (s.rows / 8.0).ceil();
+    let bands = (s.rows / 8.0).ceil();
     let height = s.rows.min(8.0);
     let row = p.stride * WORD;
     let tall = vectors.tile(height as u64) as f64;
@@ -337,7 +337,7 @@ fn panel(t: &mut Touches, s: &Stored, vectors: &Vectors, line: f64, p: &Panel) {
     t.add(Operand::Metadata, again * metadata, Reuse::After(whole), false);
     let spread = ((1.0 - share) / each.max(1.0)).sqrt();
     let part = (p.stride / lanes / passes).ceil() * lanes * WORD;
-    strips(t, s, p.count, &Strips { each, strips: strips_, passes, height, row, part, spread }, line);
+    strips(t, s, p.count, &Strips { each, strips: bands, passes, height, row, part, spread }, line);
 
     // Activations: the first touch in a block of K, then at random by block rows, then by strips of the same one.
     // Rows shorter than a line share it.
