@@ -1,5 +1,13 @@
-//! Measurements: the sample file that `bench` writes and `validate` and `calibrate` read.
+//! Measurements: the sample file that `bench` writes and `validate` and `calibrate` read, and how rows come about.
+//!
+//! Reading order: [`samples`] (a row), [`clock`], [`micro`] (facts of the machine), [`probes`] (the loops behind them),
+//! [`suite`] (what is measured), [`run`] (kernels against one another).
 
+pub mod clock;
+pub mod micro;
+mod probes;
+pub mod run;
 pub mod samples;
+pub mod suite;
 
-pub use samples::{Sample, SampleOp, Timing};
+pub use samples::{Measured, Sample, SampleOp, Timing};

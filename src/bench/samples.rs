@@ -205,29 +205,28 @@ impl Sample {
         let mut writer = csv::Writer::from_writer(out);
         writer.write_record(COLUMNS).map_err(io)?;
         for r in rows {
-            let attrs = if r.attrs.is_null() { String::new() } else { r.attrs.to_string() };
-            let numbers = [r.batch, r.m, r.n, r.k].map(|v| v.to_string());
-            let latency = r.latency_us.to_string();
-            let [batch, m, n, k] = &numbers;
-            writer
-                .write_record([
-                    r.source.as_str(),
-                    &r.device,
-                    r.op.name(),
-                    &r.dtype,
-                    batch,
-                    m,
-                    n,
-                    k,
-                    &r.pattern,
-                    &r.kernel,
-                    r.timing.name(),
-                    &latency,
-                    &attrs,
-                ])
-                .map_err(io)?;
+            writer.write_record(r.fields()).map_err(io)?;
         }
         writer.flush().map_err(|e| Error::io("samples", e))
+    }
+
+    fn fields(&self) -> [String; COLUMNS.len()] {
+        let attrs = if self.attrs.is_null() { String::new() } else { self.attrs.to_string() };
+        [
+            self.source.clone(),
+            self.device.clone(),
+            self.op.name().to_owned(),
+            self.dtype.clone(),
+            self.batch.to_string(),
+            self.m.to_string(),
+            self.n.to_string(),
+            self.k.to_string(),
+            self.pattern.clone(),
+            self.kernel.clone(),
+            self.timing.name().to_owned(),
+            self.latency_us.to_string(),
+            attrs,
+        ]
     }
 
     /// The measured time in seconds.
@@ -360,6 +359,52 @@ impl Sample {
             && self.dtype == other.dtype
             && self.timing == other.timing
             && (self.batch, self.m, self.n, self.k) == (other.batch, other.m, other.n, other.k)
+    }
+}
+
+/// A row that this machine measured, with how.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Measured {
+    /// The row; its latency is the fastest round's.
+    pub sample: Sample,
+    /// Threads.
+    pub threads: u64,
+    /// Rounds.
+    pub rounds: u64,
+    /// Calls in a round.
+    pub calls: u64,
+    /// Median of the rounds, in microseconds.
+    pub median_us: f64,
+    /// The slowest round, in microseconds.
+    pub max_us: f64,
+    /// The clock: `thread` (processor time of the one thread) or `wall`.
+    pub clock: String,
+    /// Instruction set of the kernels.
+    pub isa: String,
+}
+
+impl Measured {
+    /// Writes rows as a sample file with the columns `threads,rounds,calls,median_us,max_us,clock,isa` after its own.
+    ///
+    /// # Errors
+    /// The writer's.
+    pub fn write(rows: &[Self], out: impl std::io::Write) -> std::io::Result<()> {
+        let mut writer = csv::Writer::from_writer(out);
+        let more = ["threads", "rounds", "calls", "median_us", "max_us", "clock", "isa"];
+        writer.write_record(COLUMNS.into_iter().chain(more))?;
+        for r in rows {
+            let more = [
+                r.threads.to_string(),
+                r.rounds.to_string(),
+                r.calls.to_string(),
+                r.median_us.to_string(),
+                r.max_us.to_string(),
+                r.clock.clone(),
+                r.isa.clone(),
+            ];
+            writer.write_record(r.sample.fields().into_iter().chain(more))?;
+        }
+        writer.flush()
     }
 }
 

@@ -3,11 +3,12 @@
 use super::Refusal;
 use crate::dtype::DType;
 use crate::units::{Bytes, BytesPerCycle, MacsPerCycle};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A CPU (one socket).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cpu {
     /// Physical cores.
@@ -22,10 +23,26 @@ pub struct Cpu {
     pub vector: Option<Bytes>,
     /// Caches, innermost first.
     pub cache: Vec<CacheLevel>,
+    /// What `hwsim bench` measured. Where it is there, bandwidths of caches and memory are what a stream sustains, not
+    /// what the maker states, and the model takes them as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
+}
+
+/// Rates that only a measurement tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Measured {
+    /// fp32 multiply–accumulates per cycle and core with one operand in L1.
+    pub memory_operand: MacsPerCycle,
+    /// Bytes per cycle that one core alone reads from main memory.
+    pub stream: BytesPerCycle,
+    /// Bytes per cycle that all cores together read from the last shared cache, as a multiple of what one reads.
+    pub scaling: f64,
 }
 
 /// One level of cache.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CacheLevel {
     /// `L1`, `L2`, …

@@ -157,6 +157,7 @@ pub fn linux(files: &HostFiles) -> Result<Profile> {
             matrix: isa.matrix(),
             vector: Some(Bytes(vector)),
             cache,
+            measured: None,
         }),
     };
     profile.check()?;

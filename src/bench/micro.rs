@@ -1,0 +1,131 @@
+//! The micro-profile: the facts of a machine that its cost model needs, measured one by one.
+
+use super::clock::{Clock, fastest, keep};
+use super::probes;
+use crate::dtype::DType;
+use crate::kernels::Isa;
+use crate::profile::{Cpu, Device, Measured, Profile};
+use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Hertz, MacsPerCycle, Seconds};
+use rayon::prelude::*;
+use std::fmt::Write as _;
+
+/// What was measured, beyond what a profile holds.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Cycles a second.
+    pub clock: f64,
+    /// fp32 multiply–accumulates a cycle from registers and with a memory operand.
+    pub macs: (f64, f64),
+    /// By level, innermost first, main memory last: its name, bytes read a cycle by one core, cycles of latency, bytes
+    /// read a cycle by all cores together.
+    pub levels: Vec<(String, f64, f64, f64)>,
+}
+
+/// Rounds and seconds of each probe.
+const ROUNDS: usize = 9;
+const ROUND: f64 = 4e-3;
+
+/// Measures the machine that `detected` describes, on `threads` cores, and returns its profile with what was measured in
+/// place of what was estimated.
+pub fn measure(detected: &Profile, cpu: &Cpu, isa: Isa, threads: usize) -> (Profile, Facts) {
+    let clock = Clock::for_threads(1);
+    let probe = |work: &mut dyn FnMut()| fastest(clock, ROUNDS, ROUND, work);
+    // The first milliseconds raise the clock.
+    probe(&mut probes::additions);
+    let hertz = probes::ADDITIONS as f64 / probe(&mut probes::additions);
+    let cycles = |seconds: f64| seconds * hertz;
+    let page = vec![1e-3f32; 1024];
+    let count = probes::product_count(isa) as f64;
+    let registers = count / cycles(probe(&mut || probes::products(isa)));
+    let operand = count / cycles(probe(&mut || probes::products_from_memory(isa, &page)));
+    let last = cpu.cache.last().map_or(32e6, |c| c.size.get());
+    let mut sizes: Vec<(String, f64)> = cpu
+        .cache
+        .iter()
+        // Half of a private cache, a quarter of a shared one: the rest is other data's, or other cores'.
+        .map(|c| (c.level.clone(), c.size.get() * if c.shared { 0.25 } else { 0.5 }))
+        .collect();
+    sizes.push(("memory".into(), (4.0 * last).min(1e9)));
+    let mut facts = Facts { clock: hertz, macs: (registers, operand), levels: Vec::new() };
+    for (name, bytes) in sizes {
+        let data = vec![1.0f32; (bytes / 4.0) as usize / 128 * 128];
+        let alone = 4.0 * data.len() as f64 / cycles(probe(&mut || probes::read(isa, &data)));
+        let together = together(isa, &data, threads) / hertz;
+        drop(data);
+        let line = cpu.cache.first().map_or(64, |c| c.line.get() as usize);
+        let chain = probes::cycle(bytes as usize, line);
+        let steps = 20_000;
+        let latency = cycles(probe(&mut || probes::chase(&chain, steps))) / steps as f64;
+        facts.levels.push((name, alone, latency, together));
+    }
+    (profile(detected, cpu, isa, &facts, threads), facts)
+}
+
+/// Bytes a second that all threads read from their own copies (or parts, past a megabyte) of the data.
+fn together(isa: Isa, data: &[f32], threads: usize) -> f64 {
+    let large = data.len() > 1 << 18;
+    let copies: Vec<Vec<f32>> = if large {
+        data.chunks(data.len().div_ceil(threads).max(1)).map(<[f32]>::to_vec).collect()
+    } else {
+        (0..threads).map(|_| data.to_vec()).collect()
+    };
+    let passes = ((4 << 20) / data.len().max(1)).max(1);
+    let total: usize = copies.iter().map(Vec::len).sum::<usize>() * passes;
+    let seconds = fastest(Clock::Wall, 5, ROUND, || {
+        copies.par_iter().with_max_len(1).for_each(|own| (0..passes).for_each(|_| probes::read(isa, keep(own))));
+    });
+    4.0 * total as f64 / seconds
+}
+
+/// The profile with measured numbers. A level's bandwidth is that of its own transfers: what a stream from it takes beyond
+/// the levels nearer to the core, because transfers add up (execution–cache–memory model).
+fn profile(detected: &Profile, cpu: &Cpu, isa: Isa, facts: &Facts, threads: usize) -> Profile {
+    let mut cpu = cpu.clone();
+    let mut nearer = 0.0;
+    let own = |alone: f64, nearer: &mut f64| {
+        let each = (1.0 / alone - *nearer).max(0.05 / alone);
+        *nearer = 1.0 / alone;
+        1.0 / each
+    };
+    for (level, (_, alone, ..)) in cpu.cache.iter_mut().zip(&facts.levels) {
+        level.bandwidth = BytesPerCycle(own(*alone, &mut nearer));
+    }
+    let (_, alone, latency, all) = facts.levels.last().cloned().unwrap_or_default();
+    let shared = cpu.cache.iter().zip(&facts.levels).rfind(|(c, _)| c.shared).map(|(_, l)| l.3 / l.1);
+    cpu.measured = Some(Measured {
+        memory_operand: MacsPerCycle(facts.macs.1),
+        stream: BytesPerCycle(own(alone, &mut nearer)),
+        scaling: shared.unwrap_or(threads as f64).clamp(1.0, threads as f64),
+    });
+    let scale = facts.macs.0 / cpu.macs.get(&DType::Fp32).map_or(facts.macs.0, |r| r.get());
+    for rate in cpu.macs.values_mut() {
+        // Narrower formats run on the same ports.
+        *rate = MacsPerCycle(rate.get() * scale);
+    }
+    cpu.vector = Some(Bytes(4.0 * isa.lanes() as f64));
+    let mut profile = detected.clone();
+    profile.clock = Hertz(facts.clock);
+    profile.memory.bandwidth = BytesPerSecond(all.max(alone) * facts.clock);
+    profile.memory.latency = Some(Seconds(latency / facts.clock));
+    profile.sources = vec![format!("measured by hwsim bench {} with {}", env!("CARGO_PKG_VERSION"), isa.name())];
+    profile.device = Device::Cpu(cpu);
+    profile
+}
+
+/// The facts as comment lines of a TOML file.
+pub fn comment(facts: &Facts) -> String {
+    let mut text = format!(
+        "# Measured by `hwsim bench`: {:.3} GHz; fp32 multiply-adds a cycle {:.1} from registers, {:.1} with an operand in L1.\n",
+        facts.clock / 1e9,
+        facts.macs.0,
+        facts.macs.1
+    );
+    for (name, alone, latency, together) in &facts.levels {
+        let _ = writeln!(
+            text,
+            "# {name}: one core reads {alone:.1} B/cy, all together {together:.1} B/cy; latency {latency:.0} cycles."
+        );
+    }
+    text.push_str("# A cache's bandwidth below is that of its own transfers, the nearer levels' time taken off.\n");
+    text
+}

@@ -1,0 +1,198 @@
+//! Times the kernels of one shape against one another.
+//!
+//! Every configuration of a shape is measured in turn, several times over, so that what the machine does meanwhile meets
+//! all of them alike; the fastest round counts (the noise of a processor only ever adds).
+
+use super::clock::{Clock, keep, repetitions};
+use super::samples::{Measured, Sample, SampleOp, Timing};
+use super::suite::{Case, Shape, meets};
+use super::probes;
+use crate::error::{Error, Result};
+use crate::kernels::{self, Activations, Isa, Packed, WeightMatrix};
+use crate::pattern::SparsityPattern;
+use crate::sparsity::Mask;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+/// How measurements are made.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Instruction set of the kernels.
+    pub isa: Isa,
+    /// Threads.
+    pub threads: usize,
+    /// Rounds of a warm measurement.
+    pub rounds: usize,
+    /// Seconds of one.
+    pub round: f64,
+    /// Whether operands that come from main memory are measured as well.
+    pub cold: bool,
+    /// Bytes of the last cache.
+    pub last_level: usize,
+    /// Seed of masks and values.
+    pub seed: u64,
+    /// Who measures, in the sample file.
+    pub source: String,
+    /// The machine, in the sample file.
+    pub device: String,
+}
+
+/// Shortest and longest number of rounds for one configuration: seconds that all of its rounds may take.
+const PATIENCE: f64 = 0.25;
+
+/// Values of a pattern: a drawn mask, nonzeros uniform in ±[0.5, 1.5], so that none vanishes.
+pub fn weights(shape: Shape, pattern: SparsityPattern, seed: u64) -> Vec<f32> {
+    let mut values = noise(shape.n * shape.k, seed);
+    if !pattern.is_dense() {
+        let mask = Mask::draw(pattern, shape.n, shape.k, seed);
+        for (row, values) in values.chunks_mut(shape.k.max(1) as usize).enumerate() {
+            let mut next = 0;
+            for column in mask.columns(row as u64) {
+                values[next..column as usize].fill(0.0);
+                next = column as usize + 1;
+            }
+            values[next..].fill(0.0);
+        }
+    }
+    values
+}
+
+/// Seeded values in ±[0.5, 1.5].
+pub fn noise(count: u64, seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    (0..count)
+        .map(|_| {
+            let bits = rng.next_u32();
+            let size = 0.5 + (bits >> 9) as f32 / (1u32 << 23) as f32;
+            if bits & 1 == 0 { size } else { -size }
+        })
+        .collect()
+}
+
+/// A configuration: its row so far and its packed weights.
+struct Configuration {
+    pattern: SparsityPattern,
+    kernel: &'static str,
+    dtype: &'static str,
+    packed: Box<dyn Packed>,
+    calls: u64,
+    rounds: usize,
+    warm: Vec<f64>,
+    cold: Vec<f64>,
+}
+
+/// Measures one case; `go_on` is asked between rounds and ends the measurement when it says no.
+///
+/// # Errors
+/// What a kernel refuses.
+pub fn case(settings: &Settings, case: &Case, go_on: &dyn Fn() -> bool) -> Result<Vec<Measured>> {
+    let Shape { m, n, k } = case.shape;
+    let size = |a: u64, b: u64| {
+        a.checked_mul(b)
+            .filter(|&e| e < 1 << 34)
+            .ok_or_else(|| Error::argument("bench", format!("{m}x{n}x{k} does not fit into memory")))
+    };
+    let (inputs, outputs) = (size(k, m)?, size(n, m)?);
+    size(n, k)?;
+    let kernels = kernels::all(settings.isa);
+    let mut all: Vec<Configuration> = Vec::new();
+    for &pattern in &case.patterns {
+        let mut values: Option<Vec<f32>> = None;
+        for kernel in kernels.iter().filter(|kernel| meets(&***kernel, pattern, case.shape)) {
+            if !go_on() {
+                return Ok(Vec::new());
+            }
+            let values = values.get_or_insert_with(|| weights(case.shape, pattern, settings.seed));
+            let matrix = WeightMatrix { n: n as usize, k: k as usize, values };
+            all.push(Configuration {
+                pattern,
+                kernel: kernel.name(),
+                dtype: kernel.dtype().name(),
+                packed: kernel.pack(matrix, &pattern, m as usize)?,
+                calls: 1,
+                rounds: settings.rounds,
+                warm: Vec::new(),
+                cold: Vec::new(),
+            });
+        }
+    }
+    let x = noise(inputs, settings.seed ^ 1);
+    let x = Activations { k: k as usize, m: m as usize, values: &x };
+    let mut y = vec![0.0f32; outputs as usize];
+    let clock = Clock::for_threads(settings.threads);
+    for c in &mut all {
+        c.calls = repetitions(clock, settings.round, &mut || c.packed.run(x, &mut y));
+        let each = clock.time(|| c.packed.run(x, &mut y));
+        c.rounds = ((PATIENCE / (each * c.calls as f64).max(1e-9)) as usize).clamp(3, settings.rounds.max(3));
+    }
+    for round in 0..settings.rounds.max(3) {
+        for c in all.iter_mut().filter(|c| round < c.rounds) {
+            if !go_on() {
+                return Ok(Vec::new());
+            }
+            let took = clock.time(|| (0..c.calls).for_each(|_| c.packed.run(x, &mut y)));
+            c.warm.push(took / c.calls as f64);
+        }
+    }
+    if settings.cold {
+        // As long as the caches and once more: what a least-recently-used policy could keep is gone.
+        let flush = vec![1.0f32; settings.last_level / 2 / 128 * 128];
+        for round in 0..settings.rounds.max(3) {
+            for c in all.iter_mut().filter(|c| round < c.rounds) {
+                if !go_on() {
+                    return Ok(Vec::new());
+                }
+                probes::read(settings.isa, keep(&flush));
+                c.cold.push(clock.time(|| c.packed.run(x, &mut y)));
+            }
+        }
+    }
+    let rows = |c: &Configuration| {
+        [(Timing::Warm, &c.warm, c.calls), (Timing::Cold, &c.cold, 1)].map(|(timing, times, calls)| {
+            (!times.is_empty()).then(|| row(settings, case.shape, c, timing, times, calls, clock))
+        })
+    };
+    Ok(all.iter().flat_map(rows).flatten().collect())
+}
+
+fn row(
+    settings: &Settings,
+    shape: Shape,
+    c: &Configuration,
+    timing: Timing,
+    times: &[f64],
+    calls: u64,
+    clock: Clock,
+) -> Measured {
+    let mut sorted = times.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    // A tenth of a nanosecond is finer than any clock.
+    let us = |seconds: f64| (seconds * 1e10).round() / 1e4;
+    let least = us(sorted[0]);
+    let sample = Sample {
+        source: settings.source.clone(),
+        device: settings.device.clone(),
+        op: SampleOp::Gemm,
+        dtype: c.dtype.to_owned(),
+        batch: 1,
+        m: shape.m,
+        n: shape.n,
+        k: shape.k,
+        pattern: c.pattern.to_string(),
+        kernel: c.kernel.to_owned(),
+        timing,
+        latency_us: least,
+        attrs: json!({ "threads": settings.threads, "out": "fp32" }),
+    };
+    Measured {
+        sample,
+        threads: settings.threads as u64,
+        rounds: sorted.len() as u64,
+        calls,
+        median_us: us(sorted[sorted.len() / 2]),
+        max_us: us(sorted[sorted.len() - 1]),
+        clock: clock.name().to_owned(),
+        isa: settings.isa.name().to_owned(),
+    }
+}

@@ -1,0 +1,168 @@
+//! `hwsim bench`: measures this machine and its kernels.
+
+use clap::ValueEnum;
+use hwsim::bench::run::{self, Settings};
+use hwsim::bench::suite::{Case, Shape, Suite, of_steps};
+use hwsim::bench::{Measured, micro};
+use hwsim::dtype::DType;
+use hwsim::error::Error;
+use hwsim::kernels::Isa;
+use hwsim::lower::{Assignment, steps};
+use hwsim::pattern::SparsityPattern;
+use hwsim::profile::{Device, Profile};
+use hwsim::report::export::write_whole;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// What to measure on
+    #[arg(long, value_enum, default_value_t)]
+    device: DeviceArg,
+    /// Built-in shapes and patterns: quick (two minutes) or full
+    #[arg(long, conflicts_with_all = ["workload", "gemm"], default_value = "quick")]
+    suite: Suite,
+    #[command(flatten)]
+    workload: super::workload::Source,
+    /// These products MxNxK instead of a suite
+    #[arg(long, conflicts_with = "workload", value_name = "MxNxK")]
+    gemm: Vec<String>,
+    /// Pattern, or GLOB=PATTERN with a workload; for --gemm, every pattern is measured
+    #[arg(short, long = "sparsity", value_name = "[GLOB=]PATTERN")]
+    sparsity: Vec<String>,
+    /// Threads
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    /// Rounds of each measurement; the fastest counts
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// Milliseconds of a round
+    #[arg(long, default_value_t = 2.0, value_name = "MS")]
+    round: f64,
+    /// Leave out the measurements with operands in main memory
+    #[arg(long)]
+    no_cold: bool,
+    /// Seed of masks and values
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the samples go; the measured profile goes beside it, S.profile.toml
+    #[arg(short, long, value_name = "S.csv")]
+    output: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum DeviceArg {
+    /// This machine's processor
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU
+    Cuda,
+}
+
+pub fn run(args: Args) -> anyhow::Result<()> {
+    match args.device {
+        DeviceArg::Cpu => cpu(&args),
+        DeviceArg::Cuda => {
+            let reason = "this build measures processors only; use --device cpu";
+            Err(Error::argument("--device", reason).into())
+        }
+    }
+}
+
+fn cpu(args: &Args) -> anyhow::Result<()> {
+    let detected = super::profiles::host()?;
+    let Device::Cpu(facts) = &detected.device else {
+        return Err(Error::argument("host", "this machine's profile is not a CPU's").into());
+    };
+    if args.threads == 0 {
+        return Err(Error::argument("--threads", "0 threads do nothing; give at least 1").into());
+    }
+    let cases = cases(args)?;
+    let pool = pool(args.threads)?;
+    let everyone = pool_of(facts.cores as usize)?;
+    let running = stop_on_interrupt()?;
+    let isa = Isa::detect();
+    let bar = ProgressBar::new(cases.len() as u64 + 1);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {elapsed} (left {eta})")?);
+    bar.set_message("micro-profile");
+    let (profile, measured) = everyone.install(|| micro::measure(&detected, facts, isa, facts.cores as usize));
+    write_profile(&args.output, &profile, &micro::comment(&measured))?;
+    bar.inc(1);
+    let settings = Settings {
+        isa,
+        threads: args.threads,
+        rounds: args.rounds,
+        round: args.round * 1e-3,
+        cold: !args.no_cold,
+        last_level: facts.cache.last().map_or(32 << 20, |c| c.size.get() as usize),
+        seed: args.seed,
+        source: "hwsim".into(),
+        device: profile.name.clone(),
+    };
+    let go_on = || running.load(Ordering::Relaxed);
+    let mut rows: Vec<Measured> = Vec::new();
+    for case in &cases {
+        let Shape { m, n, k } = case.shape;
+        bar.set_message(format!("{m}x{n}x{k}"));
+        rows.extend(pool.install(|| run::case(&settings, case, &go_on))?);
+        if !go_on() {
+            eprintln!("interrupted: what was measured is kept");
+            break;
+        }
+        write_whole(&args.output, |to| Measured::write(&rows, to))?;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    write_whole(&args.output, |to| Measured::write(&rows, to))?;
+    eprintln!("wrote {} ({} rows)", args.output.display(), rows.len());
+    Ok(())
+}
+
+fn cases(args: &Args) -> anyhow::Result<Vec<Case>> {
+    if !args.gemm.is_empty() {
+        let mut patterns = vec![SparsityPattern::Dense];
+        for text in &args.sparsity {
+            let pattern: SparsityPattern = text.parse()?;
+            if !patterns.contains(&pattern) {
+                patterns.push(pattern);
+            }
+        }
+        let shapes = args.gemm.iter().map(|text| super::resolve::gemm(text, 1));
+        return shapes
+            .map(|g| g.map(|g| Case { shape: Shape { m: g.m, n: g.n, k: g.k }, patterns: patterns.clone() }))
+            .collect::<Result<_, _>>()
+            .map_err(Into::into);
+    }
+    if args.workload.is_given() {
+        let graph = args.workload.load()?;
+        let assignment = Assignment::parse(&args.sparsity)?;
+        return Ok(of_steps(&steps(&graph, &assignment, DType::Fp32, true)?));
+    }
+    Ok(args.suite.cases())
+}
+
+/// A pool of so many threads.
+fn pool_of(threads: usize) -> anyhow::Result<rayon::ThreadPool> {
+    Ok(rayon::ThreadPoolBuilder::new().num_threads(threads).build()?)
+}
+
+pub(super) fn pool(threads: usize) -> anyhow::Result<rayon::ThreadPool> {
+    pool_of(threads)
+}
+
+/// A flag that Ctrl-C takes down.
+fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+    let running = Arc::new(AtomicBool::new(true));
+    let flag = running.clone();
+    ctrlc::set_handler(move || flag.store(false, Ordering::Relaxed))?;
+    Ok(running)
+}
+
+fn write_profile(samples: &Path, profile: &Profile, comment: &str) -> anyhow::Result<()> {
+    let path = samples.with_extension("profile.toml");
+    write_whole(&path, |to| write!(to, "{comment}{}", profile.to_toml()))?;
+    eprintln!("wrote {}", path.display());
+    Ok(())
+}
