@@ -49,8 +49,11 @@ fn patterns() -> impl Strategy<Value = SparsityPattern> {
     prop_oneof![
         Just(SparsityPattern::Dense),
         (0.0..0.99).prop_map(SparsityPattern::Unstructured),
-        (1u64..40, 1u64..40, 0.0..0.99)
-            .prop_map(|(rows, cols, sparsity)| SparsityPattern::Block { rows, cols, sparsity }),
+        (1u64..40, 1u64..40, 0.0..0.99).prop_map(|(rows, cols, sparsity)| SparsityPattern::Block {
+            rows,
+            cols,
+            sparsity
+        }),
         prop_oneof![Just((8, 1)), Just((4, 4)), Just((16, 16)), Just((32, 32)), Just((1, 8))]
             .prop_flat_map(|(rows, cols)| (Just((rows, cols)), 0.0..0.99))
             .prop_map(|((rows, cols), sparsity)| SparsityPattern::Block { rows, cols, sparsity }),

@@ -8,9 +8,9 @@ use super::hierarchy::{Problem, Row};
 use super::predict::cpu_row;
 use super::split::shape_place;
 use crate::bench::Sample;
+use crate::cost::CostModel;
 use crate::cost::Options;
 use crate::cost::cpu::CpuModel;
-use crate::cost::CostModel;
 use crate::lower::Lowered;
 use crate::profile::cpu_parameters::{CpuCalibration, CpuParameters};
 use crate::profile::{Device, Profile};
@@ -153,7 +153,8 @@ fn hash(rows: &[(&Sample, &Profile)], used: &[usize]) -> String {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
     for &i in used {
         let s = rows[i].0;
-        let text = format!("{} {} {} {} {} {} {:?} {}", s.m, s.n, s.k, s.pattern, s.kernel, s.dtype, s.timing, s.latency_us);
+        let text =
+            format!("{} {} {} {} {} {} {:?} {}", s.m, s.n, s.k, s.pattern, s.kernel, s.dtype, s.timing, s.latency_us);
         for byte in text.bytes() {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }

@@ -8,13 +8,13 @@ use crate::cost::gpu::facts::Facts;
 use crate::cost::gpu::memory::Setting;
 use crate::cost::gpu::work::{Work, evaluate, of_sample};
 use crate::cost::{CostModel, Options, model};
+use crate::error::Result;
 use crate::lower::Lowered;
+use crate::profile::calibration::{Calibration, FrameworkConstants, GpuCalibration};
 use crate::profile::cpu_parameters::CpuCalibration;
+use crate::profile::{Device, Profile};
 use crate::sparsity::StorageFormat;
 use std::sync::Arc;
-use crate::error::Result;
-use crate::profile::calibration::{Calibration, FrameworkConstants, GpuCalibration};
-use crate::profile::{Device, Profile};
 
 /// A predicted time and its 90 % interval, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -80,7 +80,8 @@ fn profile(name: &str) -> hwsim::error::Result<hwsim::profile::Profile> {
 fn calibration_of(name: &str) -> Option<PathBuf> {
     let path = if name == "host" {
         let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
-        data.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")))?.join("hwsim/host.calib.toml")
+        data.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")))?
+            .join("hwsim/host.calib.toml")
     } else {
         PathBuf::from(format!("{}.calib.toml", name.strip_suffix(".toml").unwrap_or(name)))
     };
