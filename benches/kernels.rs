@@ -18,37 +18,15 @@ fn main() {
     let sizes: Vec<(usize, usize, usize)> = if numbers.len() == 3 {
         vec![(numbers[0], numbers[1], numbers[2])]
     } else {
-        vec![
-            (1024, 1024, 128),
-            (1024, 1024, 1),
-            (1024, 1024, 32),
-            (1024, 1024, 512),
-            (4096, 4096, 1),
-            (4096, 4096, 128),
-        ]
+        vec![(1024, 1024, 128), (1024, 1024, 1), (1024, 1024, 32), (1024, 1024, 512), (4096, 4096, 1), (4096, 4096, 128)]
     };
     println!("n,k,m,kernel,pattern,us,speedup,dense_gflops_equivalent");
     for (n, k, m) in sizes {
         let mut jobs = Vec::new();
         for pattern in [
-            "dense",
-            "unstructured@0.5",
-            "unstructured@0.7",
-            "unstructured@0.8",
-            "unstructured@0.9",
-            "unstructured@0.95",
-            "unstructured@0.99",
-            "block:8x1@0.5",
-            "block:8x1@0.9",
-            "block:4x4@0.5",
-            "block:4x4@0.9",
-            "block:16x16@0.5",
-            "block:16x16@0.9",
-            "block:32x32@0.9",
-            "2:4",
-            "1:4",
-            "4:8",
-            "64:2:8",
+            "dense", "unstructured@0.5", "unstructured@0.7", "unstructured@0.8", "unstructured@0.9", "unstructured@0.95",
+            "unstructured@0.99", "block:8x1@0.5", "block:8x1@0.9", "block:4x4@0.5", "block:4x4@0.9", "block:16x16@0.5",
+            "block:16x16@0.9", "block:32x32@0.9", "2:4", "1:4", "4:8", "64:2:8",
         ] {
             let pattern: SparsityPattern = pattern.parse().unwrap();
             let values = weights(pattern, n, k);
@@ -59,12 +37,7 @@ fn main() {
                     continue;
                 }
                 if kernel.refusal(&pattern, n, k).is_none() {
-                    jobs.push((
-                        kernel.name(),
-                        pattern,
-                        kernel.pack(WeightMatrix { n, k, values: &values }, &pattern, m).unwrap(),
-                        f64::INFINITY,
-                    ));
+                    jobs.push((kernel.name(), pattern, kernel.pack(WeightMatrix { n, k, values: &values }, &pattern, m).unwrap(), f64::INFINITY));
                 }
             }
         }

@@ -72,7 +72,11 @@ impl Blocks {
         };
         let map: Vec<bool> = (0..down * across).map(|b| occupied(b / across, b % across)).collect();
         let density = map.iter().filter(|&&o| o).count() as f64 / map.len().max(1) as f64;
-        let block_k = if columns == 1 { k.clamp(1, 1 << 16) } else { block_k(k, rows, density, vectors, isa.lanes()) };
+        let block_k = if columns == 1 {
+            k.clamp(1, 1 << 16)
+        } else {
+            block_k(k, rows, density, vectors, isa.lanes())
+        };
         let block_k = (block_k / cols).max(1) * cols;
         let mut packed =
             Self { isa, n, k, rows, cols, block_k, starts: vec![0], offsets: vec![0], index: vec![], values: vec![] };

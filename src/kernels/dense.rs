@@ -31,12 +31,10 @@ pub(super) struct Full {
 impl Packed for Full {
     fn run(&self, x: Activations<'_>, y: &mut [f32]) {
         let (n, k, m) = (self.n, self.k, x.m);
-        assert!(
-            self.values.len() >= n * k && x.values.len() >= k * m && y.len() >= n * m,
-            "buffers hold their matrices"
-        );
+        assert!(self.values.len() >= n * k && x.values.len() >= k * m && y.len() >= n * m, "buffers hold their matrices");
         let threads = rayon::current_num_threads();
-        let parallelism = if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
+        let parallelism =
+            if threads > 1 { gemm::Parallelism::Rayon(threads) } else { gemm::Parallelism::None };
         // SAFETY: row-major matrices of n × k, k × m and n × m lie in the three buffers, as was just checked; y overlaps
         // neither by Rust's rules.
         unsafe {

@@ -130,10 +130,9 @@ pub trait Packed: Send + Sync {
 
 /// Counts of stored blocks are kept in 32 bits.
 fn too_large(n: usize, k: usize) -> Option<String> {
-    (n as u64)
-        .checked_mul(k as u64)
-        .is_none_or(|e| e > u64::from(u32::MAX))
-        .then(|| format!("{n} x {k} weights are more than the 2^32 that a kernel's indices count; split the layer"))
+    (n as u64).checked_mul(k as u64).is_none_or(|e| e > u64::from(u32::MAX)).then(|| {
+        format!("{n} x {k} weights are more than the 2^32 that a kernel's indices count; split the layer")
+    })
 }
 
 /// What [`Kernel::pack`] refuses before it looks at single values.
