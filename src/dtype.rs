@@ -6,7 +6,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// A number format in which operands are multiplied. Stored width is [`DType::bits`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DType {
     /// IEEE binary32.

@@ -50,6 +50,19 @@ macro_rules! quantity {
                 s.serialize_str(&exact(self.0, [$($unit),+][0], reads_back))
             }
         }
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                let unit = [$($unit),+][0];
+                schemars::json_schema!({
+                    "type": "string",
+                    "description": format!("A number and its unit ({unit}, with a prefix such as k, M, G, Ki, Mi, m or u): \"{}\"", $example),
+                    "pattern": format!("^\\s*[0-9].*{unit}\\s*$"),
+                })
+            }
+        }
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
                 d.deserialize_any(QuantityVisitor($example)).and_then(|s: String| s.parse().map_err(de::Error::custom))

@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::profile::calibration::{BeforeAfter, Provenance, Spread};
 use crate::profile::{Calibration, Device, Profile};
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Iterations of a fit: enough for the objective to settle.
@@ -17,7 +17,7 @@ pub const ITERATIONS: usize = 40;
 const FOLD_ITERATIONS: usize = 18;
 
 /// The answer of `hwsim validate`, percentages in percent.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
     /// Rows predicted.
     pub rows: u64,
@@ -51,7 +51,7 @@ pub struct Validation {
 }
 
 /// Rows that share device, operation, dtype, pattern family and kernel.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Group {
     /// Device, as in the file.
     pub device: String,

@@ -7,7 +7,7 @@ use hwsim::cost::{Options, Timing};
 use hwsim::dtype::DType;
 use hwsim::lower::Assignment;
 use hwsim::report::estimate::default_dtype;
-use hwsim::report::table::{Order, Style, headline, table};
+use hwsim::report::table::{Order, Style, grid, headline, table};
 use hwsim::report::{Request, Target, estimate, export, why};
 use std::io::Write;
 use std::path::PathBuf;
@@ -122,6 +122,8 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     output::deliver(args.output.as_deref(), out, |out| match args.format {
         Format::Json => export::json(&answer, out),
         Format::Csv => export::csv(&answer, out),
+        Format::Md => write!(out, "{}", grid(&answer, style).markdown()),
+        Format::Latex => write!(out, "{}", grid(&answer, style).latex()),
         Format::Table => {
             writeln!(out, "{}\n", headline(&answer))?;
             writeln!(out, "{}\n", table(&answer, style))?;

@@ -2,13 +2,23 @@
 
 mod bench;
 mod calibrate;
+mod compare;
 mod estimate;
 mod import;
 mod inspect;
+mod merge;
 mod output;
 mod profiles;
+mod prune;
+mod provenance;
+mod question;
+mod report;
 mod resolve;
+mod search;
+mod search_folder;
+mod shell;
 mod simulate;
+mod sweep;
 mod validate;
 mod workload;
 mod workloads;
@@ -29,10 +39,22 @@ pub struct Cli {
 enum Command {
     /// Predict latency, traffic and energy of a network, layer by layer
     Estimate(estimate::Args),
+    /// Compare patterns over machines in one table
+    Compare(compare::Args),
+    /// Write the long-form CSV of networks × machines × dtypes × batches × patterns
+    Sweep(sweep::Args),
+    /// Choose patterns layer by layer under a budget, or search patterns × hardware × dtype × batch
+    Search(search::Args),
+    /// Put the shards of a search together
+    Merge(merge::Args),
+    /// Turn results into one page and figures
+    Report(report::Args),
     /// Show what a network is: layers, shapes, parameters, MACs
     Inspect(inspect::Args),
     /// List the built-in networks, or print one's file
     Workloads(workloads::Args),
+    /// Write the network that patterns leave: zeros in its weights, or channels and heads removed
+    Prune(prune::Args),
     /// Compare predictions with measurements
     Validate(validate::Args),
     /// Measure this machine and the kernels on it
@@ -45,6 +67,12 @@ enum Command {
     Import(import::Args),
     /// List, show, check and detect hardware profiles
     Profiles(profiles::Args),
+    /// Print a shell's completion script
+    Completions(shell::Completions),
+    /// Write the man pages into a folder
+    Man(shell::Man),
+    /// Print the JSON Schema of profiles or networks, for editors
+    Schema(shell::Schema),
 }
 
 impl Cli {
@@ -53,14 +81,23 @@ impl Cli {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         match self.command {
             Command::Estimate(args) => estimate::run(args, &mut out)?,
+            Command::Compare(args) => compare::run(args, &mut out)?,
+            Command::Sweep(args) => sweep::run(args, &mut out)?,
+            Command::Search(args) => search::run(args, &mut out)?,
+            Command::Merge(args) => merge::run(args, &mut out)?,
+            Command::Report(args) => report::run(args)?,
             Command::Inspect(args) => inspect::run(args, &mut out)?,
             Command::Workloads(args) => workloads::run(args, &mut out)?,
+            Command::Prune(args) => prune::run(args, &mut out)?,
             Command::Validate(args) => validate::run(args, &mut out)?,
             Command::Bench(args) => bench::run(args)?,
             Command::Calibrate(args) => calibrate::run(args)?,
             Command::Simulate(args) => simulate::run(args, &mut out)?,
             Command::Import(args) => import::run(args, &mut out)?,
             Command::Profiles(args) => profiles::run(args, &mut out)?,
+            Command::Completions(args) => shell::completions(&args, &mut out)?,
+            Command::Man(args) => shell::man(&args)?,
+            Command::Schema(args) => shell::schema(&args, &mut out)?,
         }
         out.flush()?;
         Ok(())

@@ -5,9 +5,25 @@ use hwsim::report::export::write_whole;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-/// What to print.
+/// What to print, where an answer is a table.
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 pub enum Format {
+    /// For people
+    #[default]
+    Table,
+    /// One record a row
+    Csv,
+    /// One object
+    Json,
+    /// Markdown
+    Md,
+    /// LaTeX, with the rules of booktabs
+    Latex,
+}
+
+/// What to print, where an answer is more than one table.
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+pub enum RowFormat {
     /// For people
     #[default]
     Table,

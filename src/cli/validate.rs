@@ -7,6 +7,8 @@ use hwsim::calibrate::split::Split;
 use hwsim::calibrate::validate::{predict, predict_held_out, profiles_for, validate};
 use hwsim::profile::{Calibration, Profile};
 use hwsim::report::export::write_whole;
+use hwsim::report::plot::Figure;
+use hwsim::report::predictions::{gain_figure, predictions, scatter, write};
 use hwsim::report::validation;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,6 +36,12 @@ pub struct Args {
     /// Write the fidelity report (fitted, unseen shapes, unseen devices; gain of 2:4) into this folder
     #[arg(long, value_name = "DIR", conflicts_with_all = ["calibration", "leave_one_device_out", "split"])]
     report: Option<PathBuf>,
+    /// Draw predicted against measured into this SVG file
+    #[arg(long, value_name = "FILE.svg", conflicts_with = "report")]
+    plot: Option<PathBuf>,
+    /// Write every row's prediction into this CSV file
+    #[arg(long, value_name = "FILE.csv", conflicts_with = "report")]
+    predictions: Option<PathBuf>,
     /// What to print
     #[arg(long, value_enum, default_value_t)]
     format: Format,
@@ -61,12 +69,26 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         (None, None) => predict(&samples, &profiles, Calibration::shipped())?,
     };
     let answer = validate(&samples, &outcomes);
+    let records = predictions(&samples, &outcomes);
+    if let Some(path) = &args.predictions {
+        write_whole(path, |to| write(&records, to))?;
+        eprintln!("wrote {}", path.display());
+    }
+    if let Some(path) = &args.plot {
+        let title = match given {
+            Some(profile) => format!("Predicted against measured, {}", profile.name),
+            None => "Predicted against measured".into(),
+        };
+        draw(scatter(&title, &records), path)?;
+    }
     output::deliver(args.output.as_deref(), out, |to| match args.format {
         Format::Json => {
             serde_json::to_writer_pretty(&mut *to, &answer)?;
             writeln!(to)
         }
         Format::Csv => validation::csv(&answer, to),
+        Format::Md => to.write_all(validation::grid(&answer).markdown().as_bytes()),
+        Format::Latex => to.write_all(validation::grid(&answer).latex().as_bytes()),
         Format::Table => to.write_all(validation::table(&answer).as_bytes()),
     })
 }
@@ -93,6 +115,15 @@ fn report(samples: &[Sample], profiles: &[Option<&Profile>], folder: &Path) -> a
         }
         writer.flush()
     })?;
+    for (name, outcomes) in &ways {
+        let title = format!("Predicted against measured, {name}");
+        draw(
+            scatter(&title, &predictions(samples, outcomes)),
+            &folder.join(format!("{}.svg", name.replace(' ', "-"))),
+        )?;
+    }
+    let file = folder.join("gain-2-4.svg");
+    draw(gain_figure(&gains(samples, &ways[0].1)), &file)?;
     let shown: Vec<Way> = ways
         .iter()
         .zip(&validations)
@@ -101,5 +132,16 @@ fn report(samples: &[Sample], profiles: &[Option<&Profile>], folder: &Path) -> a
     let file = folder.join("README.md");
     write_whole(&file, |to| to.write_all(summary(samples, &shown).as_bytes()))?;
     eprintln!("wrote {}", file.display());
+    Ok(())
+}
+
+/// Writes a figure; says so where there is nothing to draw.
+fn draw(figure: Option<Figure>, path: &Path) -> anyhow::Result<()> {
+    let Some(figure) = figure else {
+        eprintln!("nothing was predicted: {} is not written", path.display());
+        return Ok(());
+    };
+    write_whole(path, |to| to.write_all(figure.standalone().as_bytes()))?;
+    eprintln!("wrote {}", path.display());
     Ok(())
 }

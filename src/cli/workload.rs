@@ -53,8 +53,8 @@ impl Source {
 }
 
 impl Sizes {
-    /// The network of a name with these sizes.
-    pub fn load(&self, name: &str) -> Result<Graph> {
+    /// What they bind.
+    pub fn options(&self) -> Result<Options> {
         let options = Options {
             batch: self.batch,
             seq: self.seq,
@@ -62,6 +62,12 @@ impl Sizes {
             inputs: self.input.iter().map(|t| resolve::shape(t)).collect::<Result<_>>()?,
             dims: self.dim.iter().map(|t| resolve::dimension(t)).collect::<Result<_>>()?,
         };
-        hwsim::workload::resolve(name, &options)
+        options.check()?;
+        Ok(options)
+    }
+
+    /// The network of a name with these sizes.
+    pub fn load(&self, name: &str) -> Result<Graph> {
+        hwsim::workload::resolve(name, &self.options()?)
     }
 }

@@ -47,7 +47,7 @@ pub struct Total {
 /// # Errors
 /// The first step that the machine cannot run.
 pub fn network(steps: &[Step], model: &dyn CostModel, queues: usize) -> Result<NetworkCost> {
-    let resident = residency(steps, model.last_level() * CACHE_SHARE);
+    let resident = residency_of(steps, model);
     let costs: Vec<Option<LayerCost>> = steps
         .par_iter()
         .zip(&resident)
@@ -58,26 +58,49 @@ pub fn network(steps: &[Step], model: &dyn CostModel, queues: usize) -> Result<N
     Ok(NetworkCost { steps: costs, total })
 }
 
-/// Bytes of each step's inputs that are still cached when it runs: a tensor survives while what was touched since it
-/// was produced fits (least recently used, serial order).
-fn residency(steps: &[Step], capacity: Bytes) -> Vec<Bytes> {
-    let mut touched = Bytes::ZERO;
-    let mut produced_at = Vec::with_capacity(steps.len());
-    let mut resident = Vec::with_capacity(steps.len());
-    for step in steps {
-        let mut kept = Bytes::ZERO;
-        for &(from, size) in &step.reads {
-            let start: Bytes = produced_at[from];
-            if touched - start <= capacity {
-                kept += size;
+/// Bytes of each step's inputs that the model's last cache level still holds when it runs.
+pub fn residency_of(steps: &[Step], model: &dyn CostModel) -> Vec<Bytes> {
+    let mut scratch = Residency::default();
+    scratch.follow(steps.iter().map(|s| (s.reads.as_slice(), touched(s))), model.last_level());
+    scratch.resident
+}
+
+/// What is cached when, with its working memory.
+#[derive(Clone, Debug, Default)]
+pub struct Residency {
+    produced_at: Vec<Bytes>,
+    /// Bytes of each step's inputs that are still cached when it runs.
+    pub resident: Vec<Bytes>,
+}
+
+impl Residency {
+    /// Follows steps, each given by the earlier steps that it reads with the bytes of each and by what it [`touched`],
+    /// through a last cache level: a tensor survives while what was touched since it was produced fits (least recently
+    /// used, serial order).
+    pub fn follow<'a>(&mut self, steps: impl Iterator<Item = (&'a [(usize, Bytes)], Bytes)>, last_level: Bytes) {
+        let capacity = last_level * CACHE_SHARE;
+        let mut all = Bytes::ZERO;
+        self.produced_at.clear();
+        self.resident.clear();
+        for (reads, touched) in steps {
+            let mut kept = Bytes::ZERO;
+            for &(from, size) in reads {
+                let start: Bytes = self.produced_at[from];
+                if all - start <= capacity {
+                    kept += size;
+                }
             }
+            self.resident.push(kept);
+            self.produced_at.push(all);
+            all += touched;
         }
-        resident.push(kept);
-        produced_at.push(touched);
-        let read: Bytes = step.reads.iter().map(|&(_, b)| b).sum();
-        touched += read + step.writes + step.ops.iter().map(weights).sum();
     }
-    resident
+}
+
+/// Bytes that a step reads, writes and holds as weights.
+pub fn touched(step: &Step) -> Bytes {
+    let read: Bytes = step.reads.iter().map(|&(_, b)| b).sum();
+    read + step.writes + step.ops.iter().map(weights).sum()
 }
 
 fn weights(op: &Lowered) -> Bytes {
@@ -91,7 +114,11 @@ fn weights(op: &Lowered) -> Bytes {
     }
 }
 
-fn step_cost(step: &Step, mut resident: Bytes, model: &dyn CostModel) -> Result<Option<LayerCost>> {
+/// What one step costs with so many bytes of its inputs in the last cache level; `None` for a view.
+///
+/// # Errors
+/// An operation that the machine cannot run.
+pub fn step_cost(step: &Step, mut resident: Bytes, model: &dyn CostModel) -> Result<Option<LayerCost>> {
     let mut sum: Option<LayerCost> = None;
     for op in &step.ops {
         let mut op = op.clone();
@@ -107,7 +134,14 @@ fn step_cost(step: &Step, mut resident: Bytes, model: &dyn CostModel) -> Result<
 
 /// Gives an operation its share of the resident bytes and returns what is left.
 fn occupy(op: &mut Lowered, available: Bytes) -> Bytes {
-    let (slot, most) = match op {
+    let share = available.min(most_resident(op));
+    set_resident(op, share);
+    available - share
+}
+
+/// Most bytes of an operation's inputs that can be cached.
+pub fn most_resident(op: &Lowered) -> Bytes {
+    match op {
         Lowered::Gemm(g) => {
             // The other activation operand of a product without weights stays cached as well as the first.
             let second = if matches!(g.source, crate::lower::Source::Activations) {
@@ -115,17 +149,20 @@ fn occupy(op: &mut Lowered, available: Bytes) -> Bytes {
             } else {
                 Bytes::ZERO
             };
-            let most = g.input_bytes() + second;
-            (&mut g.resident, most)
+            g.input_bytes() + second
         }
-        Lowered::Attention(a) => {
-            let most = a.query_bytes() + a.kv_bytes();
-            (&mut a.resident, most)
-        }
-        Lowered::Stream(s) => (&mut s.resident, s.input),
-    };
-    *slot = available.min(most);
-    available - *slot
+        Lowered::Attention(a) => a.query_bytes() + a.kv_bytes(),
+        Lowered::Stream(s) => s.input,
+    }
+}
+
+/// Says how many bytes of an operation's inputs are cached.
+pub fn set_resident(op: &mut Lowered, bytes: Bytes) {
+    match op {
+        Lowered::Gemm(g) => g.resident = bytes,
+        Lowered::Attention(a) => a.resident = bytes,
+        Lowered::Stream(s) => s.resident = bytes,
+    }
 }
 
 impl LayerCost {
@@ -158,9 +195,29 @@ impl MacCount {
     }
 }
 
+/// Half-width of a sum of terms whose errors are equally correlated: `√(ρ·(Σh)² + (1−ρ)·Σh²)`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Spread {
+    sum: f64,
+    squares: f64,
+}
+
+impl Spread {
+    /// One more term with this half-width.
+    pub fn add(&mut self, half: f64) {
+        self.sum += half;
+        self.squares += half * half;
+    }
+
+    /// The half-width of the sum.
+    pub fn half(self) -> f64 {
+        (ERROR_CORRELATION * self.sum * self.sum + (1.0 - ERROR_CORRELATION) * self.squares).sqrt()
+    }
+}
+
 fn total(steps: &[Step], costs: &[Option<LayerCost>], queues: usize) -> Total {
     let mut total = Total { energy: Some(Joules::ZERO), ..Total::default() };
-    let (mut below, mut above) = ((0.0, 0.0), (0.0, 0.0));
+    let (mut below, mut above) = (Spread::default(), Spread::default());
     for cost in costs.iter().flatten() {
         total.time += cost.time;
         total.cycles += cost.compute;
@@ -168,9 +225,8 @@ fn total(steps: &[Step], costs: &[Option<LayerCost>], queues: usize) -> Total {
         total.macs = total.macs.plus(cost.macs);
         total.traffic.add(&cost.traffic);
         total.energy = total.energy.zip(cost.energy).map(|(a, b)| a + b);
-        let (low, high) = ((cost.time - cost.interval.0).get(), (cost.interval.1 - cost.time).get());
-        below = (below.0 + low, below.1 + low * low);
-        above = (above.0 + high, above.1 + high * high);
+        below.add((cost.time - cost.interval.0).get());
+        above.add((cost.interval.1 - cost.time).get());
     }
     if costs.iter().all(Option::is_none) {
         total.energy = None;
@@ -179,11 +235,9 @@ fn total(steps: &[Step], costs: &[Option<LayerCost>], queues: usize) -> Total {
     if queues > 1 {
         total.time = schedule(steps, costs, queues);
     }
-    // Half-width of a sum of equally correlated errors: √(ρ·(Σh)² + (1−ρ)·Σh²), shrunk with the schedule.
-    let half =
-        |(sum, squares): (f64, f64)| (ERROR_CORRELATION * sum * sum + (1.0 - ERROR_CORRELATION) * squares).sqrt();
+    // The interval shrinks with the schedule.
     let scale = if serial > Seconds::ZERO { total.time / serial } else { 1.0 };
-    total.interval = (total.time - Seconds(half(below) * scale), total.time + Seconds(half(above) * scale));
+    total.interval = (total.time - Seconds(below.half() * scale), total.time + Seconds(above.half() * scale));
     total
 }
 

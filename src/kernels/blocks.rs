@@ -13,12 +13,10 @@
 //! ```
 
 use super::lanes::{Lanes, Plain};
-use super::panel::{PANEL_VECTORS, Panel, Scratch, is_direct, panels};
+use super::panel::{PANEL_VECTORS, Panel, panels, through_tiles};
 use super::{Activations, Isa, WeightMatrix};
 use std::ops::Range;
 
-/// Rows whose packed results stay in L2 beside the activations.
-const TILE_ROWS: usize = 512;
 /// Bytes of activations that a block of K may hold and stay in L1 (32 KiB or more) beside results and values.
 const L1_BYTES: f64 = 32.0 * 1024.0;
 
@@ -149,11 +147,12 @@ impl Blocks {
         if x.m == 1 {
             return self.column(x.values, y);
         }
-        let direct = is_direct(self.isa, x.m);
         let shares = self.shares(rayon::current_num_threads());
         panels(self.isa, x, |panel| {
             self.each_share(&shares, y, x.m, |share, part| {
-                if direct { self.share(panel, share, part, x.m) } else { self.packed(panel, share, part, x.m) }
+                through_tiles(panel, share, self.rows, self.n, part, x.m, |share, part, stride| {
+                    self.share(panel, share, part, stride);
+                });
             });
         });
     }
@@ -214,33 +213,15 @@ impl Blocks {
                     let values = &values[(inside * self.cols).min(values.len())..];
                     let y = &mut y[row + inside..row + inside + height];
                     match height {
-                        8 => single::<8, 2>(index, values, size, self.cols, x, y),
-                        4 => single::<4, 4>(index, values, size, self.cols, x, y),
-                        2 => single::<2, 4>(index, values, size, self.cols, x, y),
+                        8 => single::<8>(index, values, size, self.cols, x, y),
+                        4 => single::<4>(index, values, size, self.cols, x, y),
+                        2 => single::<2>(index, values, size, self.cols, x, y),
                         _ if self.cols == 1 && size == 1 => y[0] += dot(index, values, x),
-                        _ => single::<1, 8>(index, values, size, self.cols, x, y),
+                        _ => single::<1>(index, values, size, self.cols, x, y),
                     }
                     inside += height;
                 }
                 row += rows;
-            }
-        }
-    }
-
-    /// Results through a tile that stays in L2, then to where they belong.
-    fn packed(&self, panel: Panel<'_>, share: Range<usize>, y: &mut [f32], m: usize) {
-        let step = (TILE_ROWS / self.rows).max(1);
-        let mut scratch = Scratch::take(step * self.rows * panel.stride);
-        let mut y = y.chunks_mut(m);
-        for first in share.clone().step_by(step) {
-            let part = first..(first + step).min(share.end);
-            let rows = (part.end * self.rows).min(self.n) - first * self.rows;
-            let tile = &mut scratch.slice()[..rows * panel.stride];
-            self.share(panel, part, tile, panel.stride);
-            for from in tile.chunks(panel.stride) {
-                if let Some(to) = y.next() {
-                    to[panel.first..panel.first + panel.columns].copy_from_slice(&from[..panel.columns]);
-                }
             }
         }
     }
@@ -306,28 +287,45 @@ impl Blocks {
     }
 }
 
-/// H rows against one column; U sums a row take turns, so that additions need not wait for one another.
+/// H rows against one column; four sums a row take turns, so that additions need not wait for one another.
 #[inline(always)]
-fn single<const H: usize, const U: usize>(
-    index: &[u16],
-    values: &[f32],
-    size: usize,
-    cols: usize,
-    x: &[f32],
-    y: &mut [f32],
-) {
+fn single<const H: usize>(index: &[u16], values: &[f32], size: usize, cols: usize, x: &[f32], y: &mut [f32]) {
+    const U: usize = 4;
     let mut sums = [[0.0f32; H]; U];
-    for (i, &start) in index.iter().enumerate() {
-        let block = &values[i * size..][..H * cols];
-        for (c, (values, &x)) in block.chunks_exact(H).zip(&x[start as usize..][..cols]).enumerate() {
-            let sums = &mut sums[(i * cols + c) % U];
-            for (sum, value) in sums.iter_mut().zip(values) {
-                *sum += value * x;
+    let add = |sums: &mut [f32; H], values: &[f32], x: f32| {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += value * x;
+        }
+    };
+    if cols == 1 {
+        let (turns, rest) = index.as_chunks::<U>();
+        for (turn, starts) in turns.iter().enumerate() {
+            for (u, sums) in sums.iter_mut().enumerate() {
+                let at = (turn * U + u) * size;
+                add(sums, &values[at..at + H], x[starts[u] as usize]);
+            }
+        }
+        for (i, &start) in rest.iter().enumerate() {
+            let at = (turns.len() * U + i) * size;
+            add(&mut sums[0], &values[at..at + H], x[start as usize]);
+        }
+    } else {
+        for (i, &start) in index.iter().enumerate() {
+            let block = &values[i * size..][..H * cols];
+            let x = &x[start as usize..][..cols];
+            let (turns, rest) = x.as_chunks::<U>();
+            for (turn, x) in turns.iter().enumerate() {
+                for (u, sums) in sums.iter_mut().enumerate() {
+                    add(sums, &block[(turn * U + u) * H..][..H], x[u]);
+                }
+            }
+            for (c, &x) in rest.iter().enumerate() {
+                add(&mut sums[0], &block[(turns.len() * U + c) * H..][..H], x);
             }
         }
     }
     for (h, y) in y.iter_mut().enumerate() {
-        *y += sums.iter().map(|s| s[h]).sum::<f32>();
+        *y += (sums[0][h] + sums[1][h]) + (sums[2][h] + sums[3][h]);
     }
 }
 
@@ -498,13 +496,24 @@ impl Strip<'_> {
                 let mut values = self.values.as_ptr();
                 for &start in self.index {
                     let x = x.add(start as usize * self.x_stride);
-                    for c in 0..self.cols {
+                    let mut c = 0;
+                    while c + U <= self.cols {
+                        for (u, sums) in sums.iter_mut().enumerate() {
+                            let value = V::splat(*values.add(c + u));
+                            let x = x.add((c + u) * self.x_stride);
+                            for (w, sum) in sums.iter_mut().enumerate() {
+                                *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
+                            }
+                        }
+                        c += U;
+                    }
+                    while c < self.cols {
                         let value = V::splat(*values.add(c));
                         let x = x.add(c * self.x_stride);
-                        let sums = &mut sums[c % U];
-                        for (w, sum) in sums.iter_mut().enumerate() {
+                        for (w, sum) in sums[0].iter_mut().enumerate() {
                             *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
                         }
+                        c += 1;
                     }
                     values = values.add(self.size);
                 }

@@ -33,7 +33,7 @@ impl Kernel for Bsr {
     }
 }
 
-struct BlockRows(Blocks);
+pub(super) struct BlockRows(pub(super) Blocks);
 
 impl Packed for BlockRows {
     fn run(&self, x: Activations<'_>, y: &mut [f32]) {

@@ -26,7 +26,7 @@ impl Kernel for Csr {
     }
 }
 
-struct Rows(Blocks);
+pub(super) struct Rows(pub(super) Blocks);
 
 impl Packed for Rows {
     fn run(&self, x: Activations<'_>, y: &mut [f32]) {

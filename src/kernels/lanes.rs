@@ -18,6 +18,20 @@ pub(super) trait Lanes: Copy {
     /// `self + a · b`.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
+
+    /// Sum of its elements.
+    #[inline(always)]
+    unsafe fn total(self) -> f32 {
+        let mut values = [0.0f32; 16];
+        // SAFETY: no vector is longer than sixteen.
+        unsafe { self.store(values.as_mut_ptr()) };
+        for width in [8, 4, 2, 1] {
+            for i in 0..width {
+                values[i] += values[i + width];
+            }
+        }
+        values[0]
+    }
 }
 
 /// Plain Rust.

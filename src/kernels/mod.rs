@@ -2,16 +2,28 @@
 //!
 //! Weights are packed once ([`Kernel::pack`]) and multiplied many times ([`Packed::run`]), so that a runtime's load
 //! time and its inference time are never mixed. Reading order: [`reference`] (what is computed), [`panel`] (activations),
-//! [`blocks`] (the engine of CSR and block-sparse rows), then one file a kernel.
+//! [`blocks`] (the engine of CSR and block-sparse rows),
+//! [`dots`] (int8 and bf16), then one file a kernel.
 
+mod aligned;
 mod balance;
 mod blocks;
 mod bsr;
 mod csr;
 mod dense;
+mod dots;
+pub mod float;
 mod lanes;
+mod nm;
+mod nm_column;
 pub mod panel;
+mod pruned;
+pub mod random;
 pub mod reference;
+mod vnm;
+mod words;
+
+pub use aligned::Buffer;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -95,7 +107,16 @@ impl Isa {
 
 /// Every kernel, for an instruction set that this machine has.
 pub fn all(isa: Isa) -> Vec<Box<dyn Kernel>> {
-    vec![Box::new(dense::Dense), Box::new(csr::Csr { isa }), Box::new(bsr::Bsr { isa })]
+    vec![
+        Box::new(dense::Dense { isa }),
+        Box::new(csr::Csr { isa }),
+        Box::new(bsr::Bsr { isa }),
+        Box::new(nm::Nm { isa }),
+        Box::new(vnm::Vnm { isa }),
+        Box::new(pruned::Pruned { isa }),
+        Box::new(dots::Int8 { isa }),
+        Box::new(dots::Bf16 { isa }),
+    ]
 }
 
 /// A kernel: a way to store weights of some patterns and to multiply with them.

@@ -1,12 +1,14 @@
 //! Panels of activations: columns that a kernel keeps in registers, packed so that a block of them stays in L1.
 //!
-//! A panel is up to eight vectors wide. One that is the whole matrix and a multiple of the vector is used where it lies;
-//! any other is copied to `[k, width]`, padded with zeros: rows of a wide matrix are a power of two apart and would fall
-//! into few sets.
+//! A panel is up to eight vectors wide. One that is the whole matrix, a multiple of the vector, and begins at a cache line
+//! is used where it lies; any other is copied to `[k, width]`, padded with zeros: rows of a wide matrix are a power of two
+//! apart and would fall into few sets, and a load that straddles two lines costs two.
 
+use super::aligned::Buffer;
 use super::{Activations, Isa};
 use rayon::prelude::*;
 use std::cell::Cell;
+use std::ops::Range;
 
 /// Vectors in a panel.
 pub const PANEL_VECTORS: usize = 8;
@@ -16,7 +18,7 @@ pub fn panel_columns(isa: Isa) -> usize {
     PANEL_VECTORS * isa.lanes()
 }
 
-/// Whether activations of `m` columns are used where they lie.
+/// Whether activations of `m` columns are used where they lie, if they begin at a cache line.
 pub fn is_direct(isa: Isa, m: usize) -> bool {
     m <= panel_columns(isa) && m % isa.lanes() == 0
 }
@@ -36,7 +38,7 @@ pub(super) struct Panel<'a> {
 /// Calls `each` with every panel in turn.
 pub(super) fn panels(isa: Isa, x: Activations<'_>, mut each: impl FnMut(Panel<'_>)) {
     let lanes = isa.lanes();
-    if is_direct(isa, x.m) {
+    if is_direct(isa, x.m) && Buffer::is_aligned(x.values) {
         return each(Panel { values: x.values, stride: x.m, first: 0, columns: x.m, vectors: x.m / lanes });
     }
     let width = panel_columns(isa);
@@ -59,34 +61,62 @@ pub(super) fn panels(isa: Isa, x: Activations<'_>, mut each: impl FnMut(Panel<'_
     }
 }
 
-thread_local! {
-    static KEPT: Cell<Vec<Vec<f32>>> = const { Cell::new(Vec::new()) };
+/// Rows whose packed results stay in L2 beside the activations.
+pub const TILE_ROWS: usize = 512;
+
+/// Calls `each` with row groups of `share`, `height` rows each (`n` rows in all), where to put their results and how far
+/// apart: straight into `y`, the share's rows of `m` columns, where the panel is all of them, otherwise by way of a tile
+/// that stays in L2.
+pub(super) fn through_tiles(
+    panel: Panel<'_>,
+    share: Range<usize>,
+    height: usize,
+    n: usize,
+    y: &mut [f32],
+    m: usize,
+    mut each: impl FnMut(Range<usize>, &mut [f32], usize),
+) {
+    if panel.columns == m && panel.stride == m {
+        return each(share, y, m);
+    }
+    let step = (TILE_ROWS / height).max(1);
+    let mut scratch = Scratch::take(step * height * panel.stride);
+    let mut y = y.chunks_mut(m);
+    for first in share.clone().step_by(step) {
+        let part = first..(first + step).min(share.end);
+        let rows = (part.end * height).min(n) - first * height;
+        let tile = &mut scratch.slice()[..rows * panel.stride];
+        each(part, tile, panel.stride);
+        for (from, to) in tile.chunks(panel.stride).zip(&mut y) {
+            to[panel.first..panel.first + panel.columns].copy_from_slice(&from[..panel.columns]);
+        }
+    }
 }
 
-/// A buffer that a thread keeps between calls: fresh pages would cost more than the work. Aligned to cache lines.
+thread_local! {
+    static KEPT: Cell<Vec<Buffer>> = const { Cell::new(Vec::new()) };
+}
+
+/// A buffer that a thread keeps between calls: fresh pages would cost more than the work.
 pub(super) struct Scratch {
-    buffer: Vec<f32>,
-    offset: usize,
+    buffer: Buffer,
     length: usize,
 }
 
 impl Scratch {
-    const LINE: usize = 16;
-
     pub fn take(length: usize) -> Self {
         let mut kept = KEPT.take();
         let mut buffer = kept.pop().unwrap_or_default();
         KEPT.set(kept);
-        if buffer.len() < length + Self::LINE {
-            buffer.resize(length + Self::LINE, 0.0);
+        if buffer.len() < length {
+            buffer = Buffer::zeros(length);
         }
-        let offset = buffer.as_ptr().align_offset(64).min(Self::LINE);
-        Self { buffer, offset, length }
+        Self { buffer, length }
     }
 
     /// What earlier calls left is in it.
     pub fn slice(&mut self) -> &mut [f32] {
-        &mut self.buffer[self.offset..self.offset + self.length]
+        &mut self.buffer[..self.length]
     }
 }
 

@@ -63,6 +63,11 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// The rule that gives every layer the same.
+    pub fn everywhere(choice: Choice) -> Self {
+        Self { text: choice.to_string(), choice, scope: None }
+    }
+
     /// Whether the rule speaks of this layer.
     pub fn matches(&self, layer: &str) -> bool {
         // A name may contain what a glob would read as a wildcard.

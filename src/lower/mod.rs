@@ -4,6 +4,7 @@
 //! (what is kept, how it is stored) is decided before this point; everything that hardware does with it after.
 
 pub mod assign;
+pub mod blocking;
 pub mod fuse;
 pub mod layer;
 pub mod shrink;

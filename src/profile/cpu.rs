@@ -4,11 +4,12 @@ use super::Refusal;
 use super::cpu_parameters::CpuCalibration;
 use crate::dtype::DType;
 use crate::units::{Bytes, BytesPerCycle, MacsPerCycle};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A CPU (one socket).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Cpu {
     /// Physical cores.
@@ -33,7 +34,7 @@ pub struct Cpu {
 }
 
 /// Rates that only a measurement tells.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Measured {
     /// fp32 multiply–accumulates per cycle and core with one operand in L1.
@@ -45,7 +46,7 @@ pub struct Measured {
 }
 
 /// One level of cache.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CacheLevel {
     /// `L1`, `L2`, …

@@ -2,11 +2,12 @@
 
 use crate::dtype::DType;
 use crate::units::{JoulesPerByte, JoulesPerMac, Watts};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// Energy table of a machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Energy {
     /// Per executed multiply–accumulate, by dtype.

@@ -4,11 +4,12 @@ use super::Refusal;
 use crate::dtype::DType;
 use crate::pattern::SparsityPattern;
 use crate::units::{Bytes, BytesPerCycle, MacsPerCycle, Seconds, Watts};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
 /// A GPU.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gpu {
     /// Its architecture; what the model's fitted constants are shared by. Unknown where left out.
@@ -33,7 +34,7 @@ pub struct Gpu {
 }
 
 /// One memory level.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Level {
     /// Capacity.
@@ -43,7 +44,7 @@ pub struct Level {
 }
 
 /// Tensor cores (matrix cores, XMX).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TensorCore {
     /// Dense multiply–accumulates per cycle and multiprocessor, by dtype.
@@ -54,11 +55,12 @@ pub struct TensorCore {
 }
 
 /// A sparse mode of the tensor cores.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SparseCore {
     /// The pattern it takes, such as `2:4`.
     #[serde(with = "as_text")]
+    #[schemars(with = "String")]
     pub pattern: SparsityPattern,
     /// The dtypes for which it exists.
     pub dtypes: Vec<DType>,
@@ -67,7 +69,7 @@ pub struct SparseCore {
 }
 
 /// GPU architectures whose kernels and fitted constants differ.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 #[allow(missing_docs, reason = "the names are the vendors' own")]
 pub enum GpuArch {

@@ -19,11 +19,12 @@ pub use systolic::{Dataflow, Systolic};
 use crate::embedded;
 use crate::error::{Error, Result};
 use crate::units::{Bytes, BytesPerSecond, Hertz, Seconds};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// One machine.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Profile {
     /// Its name in full.
@@ -46,7 +47,7 @@ pub struct Profile {
 }
 
 /// Main memory (DRAM, HBM).
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Memory {
     /// Size.
@@ -60,7 +61,7 @@ pub struct Memory {
 }
 
 /// The device family, tagged by its table: `[device.cpu]`, `[device.gpu]`, `[device.systolic]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Device {
     /// A cache hierarchy with SIMD cores.
@@ -169,6 +170,11 @@ impl Profile {
             reason,
         })
     }
+}
+
+/// The JSON Schema of profile files, from which editors complete and check them.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Profile).to_value()
 }
 
 /// What a family's check refuses: the field and why.

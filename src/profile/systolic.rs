@@ -2,10 +2,11 @@
 
 use super::Refusal;
 use crate::units::Bytes;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A systolic array of multiply–accumulate units with three operand buffers.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Systolic {
     /// Rows of processing elements.
@@ -55,7 +56,7 @@ pub struct Systolic {
 }
 
 /// SCALE-Sim's `BlockSize` and `RandomNumberGeneratorSeed`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RowWise {
     /// Reduction indices in a block.
@@ -77,7 +78,7 @@ fn four_bytes() -> Bytes {
 }
 
 /// Numbers of the sparse hardware.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Skips {
     /// `skip-unstructured`: reduction indices in an element's window (its queue).
@@ -97,7 +98,7 @@ impl Default for Skips {
 }
 
 /// How the groups of a grouped (or depthwise) convolution share the array.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Grouping {
     /// One group after another, each on its own folds: what an array without special wiring does.
@@ -108,7 +109,7 @@ pub enum Grouping {
 }
 
 /// Which operand is stationary.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dataflow {
     /// Each processing element accumulates one output; inputs enter at the left, weights at the top, outputs drain down.
@@ -134,7 +135,7 @@ impl Dataflow {
 }
 
 /// How consecutive folds follow one another.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Folding {
     /// A fold starts when the one before it has left the array.
@@ -145,7 +146,7 @@ pub enum Folding {
 }
 
 /// Operand buffers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sram {
     /// For activations read.
@@ -157,7 +158,7 @@ pub struct Sram {
 }
 
 /// Sparse hardware.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum SparseMode {
     /// Zeros are multiplied like any number.
@@ -181,7 +182,7 @@ pub enum SparseMode {
 }
 
 /// A published simulator whose counts are to be reproduced.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Convention {
     /// SCALE-Sim 3.0.0.
     #[serde(rename = "scale-sim-3")]

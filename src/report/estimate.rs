@@ -1,6 +1,6 @@
 //! One question answered: a network (or one product) on one machine under an assignment of patterns.
 
-use super::row::{ConventionRow, LevelBytes, Row, Totals, bound_name};
+use super::row::{ConventionRow, LevelBytes, Machine, Row, Totals, bound_name};
 use crate::cost::network::{NetworkCost, network};
 use crate::cost::{self, CostModel, LayerCost};
 use crate::dtype::DType;
@@ -13,7 +13,7 @@ use crate::sparsity::StorageFormat;
 use crate::units::{Bytes, Seconds};
 use crate::workload::{Graph, Layer};
 use petgraph::graph::NodeIndex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 
 /// What is asked.
@@ -41,7 +41,7 @@ pub enum Target<'a> {
 }
 
 /// The answer.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Estimate {
     /// The machine's name.
     pub profile: String,
@@ -51,6 +51,9 @@ pub struct Estimate {
     pub dtype: DType,
     /// Extent of the first input's first axis; 1 for a single product.
     pub batch: u64,
+    /// The machine's peaks.
+    #[serde(default)]
+    pub machine: Machine,
     /// The whole.
     pub total: Totals,
     /// Step by step, in order.
@@ -112,10 +115,22 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
         .filter_map(|(s, c)| Some((graph.layer(s.lead).name.as_str(), c.as_ref()?.time)))
         .collect();
     let mut layers = Vec::with_capacity(steps.len());
-    for (step, cost) in steps.iter().zip(&cost.steps) {
-        let Some(cost) = cost else { continue };
+    let mut running: Vec<Vec<usize>> = Vec::with_capacity(steps.len());
+    for (i, (step, cost)) in steps.iter().zip(&cost.steps).enumerate() {
+        // A view runs nothing: who reads it reads what it shows.
+        let mut reads: Vec<usize> = step.reads.iter().flat_map(|&(from, _)| running[from].iter().copied()).collect();
+        reads.sort_unstable();
+        reads.dedup();
+        let Some(cost) = cost else {
+            running.push(reads);
+            continue;
+        };
+        let name = |s: usize| asked.layer(steps[s].lead).name.clone();
         let dense = dense_times.get(asked.layer(step.lead).name.as_str()).copied();
-        layers.push(row(asked, step, cost, dense, request.assignment, model));
+        let mut row = row(asked, step, cost, dense, request.assignment, model);
+        row.inputs = reads.into_iter().map(name).collect();
+        layers.push(row);
+        running.push(vec![i]);
     }
     let total = &cost.total;
     let weight_bytes: f64 = layers.iter().map(|l| l.weight_bytes + l.metadata_bytes).sum();
@@ -132,6 +147,7 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
         workload: graph.name.clone(),
         dtype: request.dtype,
         batch: batch.unwrap_or(1),
+        machine: Machine::of(request.profile, request.dtype, request.options),
         total: Totals {
             latency_s: total.time.get(),
             latency_low_s: total.interval.0.get(),
@@ -222,6 +238,7 @@ fn single_product(gemm: Gemm, request: &Request<'_>, model: &dyn CostModel) -> R
         workload: name,
         dtype: request.dtype,
         batch: 1,
+        machine: Machine::of(request.profile, request.dtype, request.options),
         total: Totals {
             latency_s: cost.time.get(),
             latency_low_s: cost.interval.0.get(),
@@ -323,6 +340,7 @@ fn blank(name: String, op: String, cost: &LayerCost, model: &dyn CostModel) -> R
         weight_bytes: 0.0,
         metadata_bytes: 0.0,
         energy_j: cost.energy.map(|e| e.get()),
+        inputs: Vec::new(),
         convention: cost.convention.as_deref().map(ConventionRow::from),
     }
 }

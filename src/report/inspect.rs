@@ -3,7 +3,7 @@
 use super::table::PLAIN;
 use crate::dtype::DType;
 use crate::error::Result;
-use crate::sparsity::groups::Groups;
+use crate::sparsity::groups::{Groups, Kind};
 use crate::workload::Graph;
 use comfy_table::{CellAlignment, ContentArrangement, Table};
 use serde::Serialize;
@@ -24,10 +24,31 @@ pub struct Inspection {
     pub layers: Vec<InspectedLayer>,
     /// Layers whose channels must be pruned together.
     pub groups: Vec<Vec<String>>,
+    /// Every dependency group, those that must stay whole with the reason.
+    pub dependencies: Vec<Dependency>,
     /// Shape of every tensor that has a name: inputs, stored tensors, folded constants, outputs of layers.
     pub tensors: BTreeMap<String, Vec<u64>>,
     /// What the importer had to assume.
     pub warnings: Vec<String>,
+}
+
+/// Channels or heads that can only go together.
+#[derive(Clone, Debug, Serialize)]
+pub struct Dependency {
+    /// `channel` or `head`.
+    pub unit: &'static str,
+    /// Units that there are.
+    pub units: u64,
+    /// Output channels of the first producer that one unit stands for.
+    pub width: u64,
+    /// Layers that make them.
+    pub producers: Vec<String>,
+    /// Layers that read them.
+    pub consumers: Vec<String>,
+    /// Why none may go, with the operator's name; `None` where they may.
+    pub kept_by: Option<String>,
+    /// An operator that takes a statistic over them: removing them is then not the same as zeroing them.
+    pub statistic: Option<String>,
 }
 
 /// One layer.
@@ -72,15 +93,30 @@ impl Inspection {
                 macs: graph.macs(node)?,
             });
         }
+        let groups = Groups::analyse(graph);
+        let own = |names: Vec<&str>| names.into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let dependencies = groups.all().iter().map(|g| Dependency {
+            unit: match g.kind {
+                Kind::Channel => "channel",
+                Kind::Head => "head",
+            },
+            units: g.size,
+            width: g.width,
+            producers: own(g.producers()),
+            consumers: own(g.consumers()),
+            kept_by: g.frozen.clone(),
+            statistic: g.mixed_by.clone(),
+        });
         Ok(Self {
+            dependencies: dependencies.filter(|d| !d.producers.is_empty()).collect(),
             name: graph.name.clone(),
             dtype: graph.dtype.unwrap_or(DType::Fp32),
             params: graph.total_parameters()?,
             macs: graph.total_macs()?,
             layers,
-            groups: Groups::analyse(graph)
+            groups: groups
                 .prunable()
-                .map(|g| g.producers().into_iter().map(str::to_owned).collect::<Vec<_>>())
+                .map(|g| own(g.producers()))
                 .filter(|names| !names.is_empty())
                 .collect(),
             tensors,
@@ -117,6 +153,32 @@ impl Inspection {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
+        }
+        if self.dependencies.is_empty() {
+            return table.trim_fmt();
+        }
+        format!("{}\n\n{}", table.trim_fmt(), self.groups_table(width))
+    }
+
+    /// The dependency groups: those that may lose units first, then those that stay whole and why.
+    fn groups_table(&self, width: Option<u16>) -> String {
+        let mut table = Table::new();
+        table.load_style(PLAIN).set_content_arrangement(ContentArrangement::Dynamic);
+        if let Some(width) = width {
+            table.set_width(width);
+        }
+        table.set_header(["channels that go together", "unit", "units", "kept whole by"]);
+        let (free, kept): (Vec<_>, Vec<_>) = self.dependencies.iter().partition(|d| d.kept_by.is_none());
+        for d in free.into_iter().chain(kept) {
+            let names = match &d.producers[..] {
+                [a, b, c, rest @ ..] if !rest.is_empty() => format!("{a}, {b}, {c} and {} more", rest.len()),
+                all => all.join(", "),
+            };
+            let why = d.kept_by.clone().unwrap_or_default();
+            table.add_row([names, d.unit.to_owned(), d.units.to_string(), why]);
+        }
+        if let Some(column) = table.column_mut(2) {
+            column.set_cell_alignment(CellAlignment::Right);
         }
         table.trim_fmt()
     }

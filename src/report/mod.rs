@@ -1,11 +1,23 @@
 //! From costs to answers: rows, tables, CSV, JSON, and the paragraph that says why.
 
+pub mod compare;
 pub mod estimate;
 pub mod export;
+pub mod figures;
+pub mod grid;
+pub mod html;
+pub mod inputs;
 pub mod inspect;
+pub mod prune;
+pub mod plot;
+pub mod predictions;
+pub mod ratio;
 pub mod row;
+pub mod sections;
+pub mod sweep;
 pub mod table;
 pub mod validation;
+pub mod weights;
 pub mod why;
 
 pub use estimate::{Estimate, Request, Target, estimate};

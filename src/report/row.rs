@@ -1,10 +1,13 @@
 //! The only schema: what a row of an estimate says, in JSON, CSV and tables alike.
 
-use crate::cost::{Bound, ConventionDetail, CostModel, LayerCost, OperandBytes, Traffic};
-use serde::{Serialize, Serializer, ser::SerializeMap};
+use crate::cost::roofline::Peaks;
+use crate::cost::{Bound, ConventionDetail, CostModel, LayerCost, OperandBytes, Options, Traffic};
+use crate::dtype::DType;
+use crate::profile::{Device, Profile};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser::SerializeMap};
 
 /// One step of the network (a layer and what was fused into it).
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Name of the leading layer.
     pub name: String,
@@ -60,6 +63,9 @@ pub struct Row {
     pub metadata_bytes: f64,
     /// Energy in joules, where the profile knows it.
     pub energy_j: Option<f64>,
+    /// Names of the steps whose results it reads.
+    #[serde(default)]
+    pub inputs: Vec<String>,
     /// Counts in a published simulator's words, where the profile asks for its convention.
     #[serde(flatten)]
     pub convention: Option<ConventionRow>,
@@ -79,6 +85,14 @@ impl Serialize for LevelBytes {
     }
 }
 
+impl<'de> Deserialize<'de> for LevelBytes {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let object = serde_json::Map::deserialize(d)?;
+        let bytes = |v: &serde_json::Value| v.as_f64().ok_or_else(|| serde::de::Error::custom("bytes are a number"));
+        object.iter().map(|(level, v)| Ok((level.clone(), bytes(v)?))).collect::<Result<_, _>>().map(Self)
+    }
+}
+
 impl LevelBytes {
     /// Names a model's levels.
     pub fn new(model: &dyn CostModel, traffic: &Traffic) -> Self {
@@ -88,7 +102,7 @@ impl LevelBytes {
 }
 
 /// Words of SCALE-Sim's reports.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ConventionRow {
     /// SRAM reads in elements.
     pub sram_reads: Reads,
@@ -105,7 +119,7 @@ pub struct ConventionRow {
 }
 
 /// Elements read by operand.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reads {
     /// Activations; SCALE-Sim's count of SRAM reads is a fraction where it multiplies by M/N.
     #[serde(serialize_with = "whole_if_whole")]
@@ -119,7 +133,7 @@ fn whole_if_whole<S: Serializer>(count: &f64, s: S) -> Result<S::Ok, S::Error> {
 }
 
 /// Elements written by operand.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Writes {
     /// Results.
     pub outputs: u64,
@@ -139,7 +153,7 @@ impl From<&ConventionDetail> for ConventionRow {
 }
 
 /// Totals of an estimate.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Totals {
     /// Predicted latency in seconds.
     pub latency_s: f64,
@@ -167,6 +181,32 @@ pub struct Totals {
     pub speedup: f64,
     /// Seconds of launch and dispatch within the latency.
     pub overhead_s: f64,
+}
+
+/// What a machine could do at its peak in the dtype of an estimate.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Machine {
+    /// `cpu`, `gpu` or `systolic`.
+    pub family: String,
+    /// Dense multiply–accumulates per second of the cores in use.
+    pub peak_macs_per_s: f64,
+    /// Main-memory bandwidth in bytes per second.
+    pub dram_bytes_per_s: f64,
+}
+
+impl Machine {
+    /// The peaks of a profile in a dtype, with as many threads of a CPU as the options grant.
+    pub fn of(profile: &Profile, dtype: DType, options: Options) -> Self {
+        let in_use = match &profile.device {
+            Device::Cpu(cpu) => options.threads.map_or(1.0, |t| t.min(cpu.cores) as f64 / cpu.cores as f64),
+            Device::Gpu(_) | Device::Systolic(_) => 1.0,
+        };
+        Self {
+            family: profile.device.family().into(),
+            peak_macs_per_s: Peaks::of(profile).macs(dtype) * in_use,
+            dram_bytes_per_s: profile.memory.bandwidth.get(),
+        }
+    }
 }
 
 /// The bound in words.

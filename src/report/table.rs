@@ -1,12 +1,10 @@
 //! The table that a person reads.
 
 use super::estimate::Estimate;
+use super::grid::{Cell, Grid};
 use super::row::Row;
 use crate::units::{Bytes, Seconds};
-use comfy_table::{
-    Attribute, Cell, CellAlignment, ColumnConstraint, ContentArrangement, ContentLineStyle, LineStyle, Table,
-    TableStyle,
-};
+use comfy_table::{ContentLineStyle, LineStyle, TableStyle};
 
 /// In which order layers are listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,8 +37,13 @@ pub struct Style {
     pub colour: bool,
 }
 
-/// Lays an estimate out as a table.
+/// Lays an estimate out as a table for a terminal.
 pub fn table(estimate: &Estimate, style: Style) -> String {
+    grid(estimate, style).text(style.width, style.colour)
+}
+
+/// The rows of an estimate and their total.
+pub fn grid(estimate: &Estimate, style: Style) -> Grid {
     let mut rows: Vec<&Row> = estimate.layers.iter().collect();
     if style.order == Order::Latency {
         rows.sort_by(|a, b| b.latency_s.total_cmp(&a.latency_s));
@@ -49,21 +52,12 @@ pub fn table(estimate: &Estimate, style: Style) -> String {
     let hidden = style.top.map_or(0, |top| rows.len().saturating_sub(top));
     let (shown, rest) = rows.split_at(rows.len() - hidden);
 
-    let mut table = Table::new();
-    table.load_style(PLAIN).set_content_arrangement(ContentArrangement::Dynamic);
-    if let Some(width) = style.width {
-        table.set_width(width);
-    }
     let mut header =
-        vec!["layer", "op", "m × n × k", "pattern", "runs as", "latency", "share", "bound", "util", "speedup"];
+        vec!["layer", "op", "#m × n × k", "pattern", "runs as", "#latency", "#share", "bound", "#util", "#speedup"];
     if style.baseline {
-        header.insert(5, "dense");
+        header.insert(5, "#dense");
     }
-    let bold = |text: &str| {
-        let cell = Cell::new(text);
-        if style.colour { cell.add_attribute(Attribute::Bold) } else { cell }
-    };
-    table.set_header(header.iter().map(|h| bold(h)));
+    let mut grid = Grid::new(&header);
     for row in shown {
         let mut cells = vec![
             row.name.clone(),
@@ -80,42 +74,32 @@ pub fn table(estimate: &Estimate, style: Style) -> String {
         if style.baseline {
             cells.insert(5, row.dense_latency_s.map_or_else(String::new, time));
         }
-        table.add_row(cells);
+        grid.push(cells);
     }
     if hidden > 0 {
         let sum: f64 = rest.iter().map(|r| r.latency_s).sum();
-        let mut cells = vec![format!("… {hidden} more"), String::new(), String::new(), String::new(), String::new()];
-        cells.extend([time(sum), percent(sum / total)]);
+        let mut cells = vec![String::new(); 10];
+        cells[0] = format!("… {hidden} more");
+        cells[5] = time(sum);
+        cells[6] = percent(sum / total);
         if style.baseline {
             let dense: f64 = rest.iter().filter_map(|r| r.dense_latency_s).sum();
             cells.insert(5, time(dense));
         }
-        table.add_row(cells);
+        grid.push(cells);
     }
-    let mut totals = vec![
-        bold("total"),
-        Cell::new(count(estimate.layers.len())),
-        Cell::new(""),
-        Cell::new(""),
-        Cell::new(""),
-        bold(&time(total)),
-        Cell::new("100 %"),
-        Cell::new(""),
-        Cell::new(percent(busy(estimate))),
-        bold(&format!("{:.2}×", estimate.total.speedup)),
-    ];
+    let mut totals: Vec<Cell> = vec![Cell::default(); 10];
+    totals[0] = Cell::bold("total");
+    totals[1] = count(estimate.layers.len()).into();
+    totals[5] = Cell::bold(time(total));
+    totals[6] = "100 %".into();
+    totals[8] = percent(busy(estimate)).into();
+    totals[9] = Cell::bold(format!("{:.2}×", estimate.total.speedup));
     if style.baseline {
-        totals.insert(5, Cell::new(time(estimate.total.dense_latency_s)));
+        totals.insert(5, time(estimate.total.dense_latency_s).into());
     }
-    table.add_row(totals);
-    for (i, name) in header.iter().enumerate() {
-        let numeric = matches!(*name, "latency" | "share" | "util" | "speedup" | "dense" | "m × n × k");
-        if let (true, Some(column)) = (numeric, table.column_mut(i)) {
-            column.set_cell_alignment(CellAlignment::Right);
-            column.set_constraint(ColumnConstraint::ContentWidth);
-        }
-    }
-    table.trim_fmt()
+    grid.push(totals);
+    grid
 }
 
 /// One line that says what was asked and what came out.

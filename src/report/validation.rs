@@ -1,8 +1,7 @@
 //! Errors of predictions, for people and as CSV.
 
-use super::table::PLAIN;
+use super::grid::Grid;
 use crate::calibrate::validate::Validation;
-use comfy_table::{CellAlignment, Table};
 use std::fmt::Write as _;
 use std::io::Write;
 
@@ -18,16 +17,24 @@ pub fn csv(answer: &Validation, to: &mut dyn Write) -> std::io::Result<()> {
     writer.flush()
 }
 
-/// For people: the groups, then what they amount to.
-pub fn table(answer: &Validation) -> String {
-    let mut table = Table::new();
-    table.load_style(PLAIN);
-    table.set_header([
-        "device", "op", "dtype", "pattern", "kernel", "rows", "mean %", "median %", "p90 %", "bias %", "tau",
+/// The groups.
+pub fn grid(answer: &Validation) -> Grid {
+    let mut grid = Grid::new(&[
+        "device",
+        "op",
+        "dtype",
+        "pattern",
+        "kernel",
+        "#rows",
+        "#mean %",
+        "#median %",
+        "#p90 %",
+        "#bias %",
+        "#tau",
     ]);
     for g in &answer.groups {
         let number = |v: f64| format!("{v:.1}");
-        table.add_row([
+        grid.push([
             g.device.clone(),
             g.op.clone(),
             g.dtype.clone(),
@@ -41,9 +48,12 @@ pub fn table(answer: &Validation) -> String {
             g.kendall_tau.map_or_else(|| "–".into(), |t| format!("{t:.2}")),
         ]);
     }
-    for column in table.column_iter_mut().skip(5) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    grid
+}
+
+/// For people: the groups, then what they amount to.
+pub fn table(answer: &Validation) -> String {
+    let table = grid(answer).text(None, false);
     let mut text = format!("{table}\n\n");
     let to = &mut text;
     let show = |v: Option<f64>| v.map_or_else(|| "–".to_owned(), |v| format!("{v:.1} %"));

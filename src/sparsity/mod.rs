@@ -4,6 +4,7 @@ pub mod format;
 pub mod groups;
 pub mod mask;
 pub mod stats;
+pub mod structure;
 
 pub use format::{FormatName, StorageFormat, Stored};
 pub use mask::Mask;

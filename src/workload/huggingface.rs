@@ -6,6 +6,7 @@ use super::graph::Graph;
 use super::options::Options;
 use super::transformer;
 use crate::error::{Error, Result};
+use schemars::JsonSchema;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use std::collections::BTreeMap;
@@ -15,13 +16,13 @@ use std::path::Path;
 macro_rules! keys {
     ($($(#[$meta:meta])* $key:ident: $type:ty,)*) => {
         /// What a configuration says; `None` where it is silent.
-        #[derive(Clone, Debug, Default, Deserialize)]
+        #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
         pub struct Config {
             $($(#[$meta])* pub $key: Option<$type>,)*
         }
 
         /// A configuration without room for unknown keys.
-        #[derive(Deserialize)]
+        #[derive(Deserialize, JsonSchema)]
         #[serde(deny_unknown_fields)]
         pub(super) struct Strict {
             $($(#[$meta])* $key: Option<$type>,)*
@@ -102,6 +103,7 @@ keys! {
     /// Classes of a classifier.
     num_labels: u64,
     /// Names of the classes; their number is `num_labels`.
+    #[schemars(with = "Option<BTreeMap<String, String>>")]
     id2label: BTreeMap<String, IgnoredAny>,
 }
 

@@ -6,6 +6,7 @@ pub mod layer;
 pub mod onnx;
 pub mod options;
 pub mod resolve;
+pub mod safetensors;
 pub mod scale_sim;
 pub mod shape;
 pub mod toml;

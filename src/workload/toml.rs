@@ -32,6 +32,7 @@ use ::toml::Spanned;
 use fields::{Extent, Inputs};
 use ops::OpSpec;
 use rayon::prelude::*;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
 use std::collections::{BTreeMap, HashSet};
 
@@ -51,7 +52,7 @@ const MOST_LAYERS: u64 = 1 << 24;
 const PART: usize = 1 << 18;
 
 /// A whole file.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Network {
     name: String,
@@ -62,8 +63,10 @@ struct Network {
     #[serde(default)]
     dims: BTreeMap<String, u64>,
     #[serde(default)]
+    #[schemars(with = "Vec<LayerEntry>")]
     layer: Vec<Spanned<LayerEntry>>,
     #[serde(default)]
+    #[schemars(with = "Vec<Repeat>")]
     repeat: Vec<Spanned<Repeat>>,
     transformer: Option<Strict>,
 }
@@ -79,7 +82,7 @@ struct Part {
 }
 
 /// `[[layer]]`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LayerEntry {
     name: String,
@@ -88,7 +91,7 @@ struct LayerEntry {
 }
 
 /// `[[repeat]]`
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Repeat {
     name: Indexed,
@@ -99,7 +102,8 @@ struct Repeat {
 }
 
 /// The name of a block's copies.
-struct Indexed(String);
+#[derive(JsonSchema)]
+struct Indexed(#[schemars(regex(pattern = r"\{i\}"))] String);
 
 impl<'de> Deserialize<'de> for Indexed {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -110,6 +114,11 @@ impl<'de> Deserialize<'de> for Indexed {
         let reason = format!("the copies of `{name}` would share their names; put {INDEX} where the index belongs");
         Err(serde::de::Error::custom(reason))
     }
+}
+
+/// The JSON Schema of a network's file, from which editors complete and check it.
+pub fn schema() -> serde_json::Value {
+    schemars::schema_for!(Network).to_value()
 }
 
 /// What stands in the file at one place.

@@ -1,8 +1,9 @@
 //! Attention as two products and a softmax per head, blocked over queries so that scores stay in the caches
 //! (FlashAttention's order, Dao et al., NeurIPS 2022, which CPU runtimes use as well).
 
-use super::hierarchy::{Access, Demand, Operand};
+use super::hierarchy::{Demand, Operand};
 use super::machine::{Machine, Unit};
+use super::traffic::Touches;
 use crate::lower::Attention;
 
 /// One core's demand for `queries` of one key/value head and the query heads that share it.
@@ -27,17 +28,15 @@ pub(super) fn head(machine: &Machine, a: &Attention, unit: Unit, heads: f64, que
     let x = rows * d * e;
     let out = rows * d * a.dtype.output().bytes();
     let softmax = pairs / lanes * (p.exponential + 3.0);
+    let mut touches = Touches::default();
+    touches.direct(Operand::Weights, kv, (rows / block).ceil(), kv + 2.0 * block * d * 4.0);
+    touches.direct(Operand::Inputs, x, 1.0, 0.0);
+    touches.direct(Operand::Outputs, out, 1.0, 0.0);
     Demand {
         overlap: issued / rate + softmax,
         l1: issued * e.min(4.0) / machine.tile.1.min(rows) + pairs * 4.0 * 4.0 + x + out,
         serial: p.call + p.row_start * 2.0 * (rows / block).ceil(),
         issued,
-        accesses: [
-            Access::direct(Operand::Weights, kv, (rows / block).ceil(), kv + 2.0 * block * d * 4.0),
-            Access::direct(Operand::Inputs, x, 1.0, 0.0),
-            Access::direct(Operand::Outputs, out, 1.0, 0.0),
-            Access::NONE,
-            Access::NONE,
-        ],
+        touches,
     }
 }

@@ -5,6 +5,7 @@
 //! directly (non-inclusive last level), so the shared level is paid for what it serves itself.
 
 use super::machine::Machine;
+use super::traffic::{self, Reuse, Touches};
 use crate::cost::{MAX_LEVELS, OperandBytes};
 use crate::units::Bytes;
 
@@ -19,41 +20,8 @@ pub(super) enum Operand {
     Epilogue,
 }
 
-/// How one operand is walked.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Access {
-    pub operand: Operand,
-    /// Distinct bytes as they lie in memory.
-    pub source: f64,
-    /// Times that they are read from there, and the bytes touched between two of them.
-    pub repeats: (f64, f64),
-    /// Bytes of the packed copy, 0 where the kernel reads the source itself.
-    pub packed: f64,
-    /// Bytes of a panel: packed and used before the next one overwrites it.
-    pub panel: f64,
-    /// Times that a panel is read, and the bytes touched between two of them.
-    pub reuse: (f64, f64),
-}
-
-impl Access {
-    /// No bytes at all.
-    pub const NONE: Self = Self {
-        operand: Operand::Epilogue,
-        source: 0.0,
-        repeats: (1.0, 0.0),
-        packed: 0.0,
-        panel: 0.0,
-        reuse: (1.0, 0.0),
-    };
-
-    /// An operand that is read (or written) where it lies, `times` times.
-    pub fn direct(operand: Operand, source: f64, times: f64, distance: f64) -> Self {
-        Self { operand, source, repeats: (times.max(1.0), distance), packed: 0.0, panel: 0.0, reuse: (1.0, 0.0) }
-    }
-}
-
 /// What one core does for one product, in cycles and bytes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Demand {
     /// In-core cycles that overlap with transfers.
     pub overlap: f64,
@@ -63,8 +31,8 @@ pub(super) struct Demand {
     pub serial: f64,
     /// Multiply–accumulates issued.
     pub issued: f64,
-    /// The operands.
-    pub accesses: [Access; 5],
+    /// What it touches, and when again.
+    pub touches: Touches,
 }
 
 /// How the operands' first touches are served.
@@ -122,25 +90,23 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
     let mut core = [0.0; MAX_LEVELS];
     let mut distinct = [0.0; MAX_LEVELS];
     let mut flow: Flow = Default::default();
-    for access in demand.accesses.iter().filter(|a| a.source + a.packed > 0.0) {
-        let shares = split.shares(access.operand);
+    for touch in demand.touches.iter() {
+        let shares = split.shares(touch.operand);
         for (i, cache) in machine.caches().iter().enumerate() {
-            let cold = match access.operand {
-                _ if residency.warm.is_finite() => {
+            let missed = match (touch.reuse, touch.operand) {
+                (Reuse::First, _) if residency.warm.is_finite() => {
                     // A private cache holds the share of its own core.
                     cache.miss(if cache.shared { residency.warm } else { residency.warm / cores })
                 }
-                Operand::Inputs if i + 1 == depth => 1.0 - residency.inputs,
-                _ => 1.0,
+                (Reuse::First, Operand::Inputs) if i + 1 == depth => 1.0 - residency.inputs,
+                _ => traffic::miss(cache, touch.reuse),
             };
-            let again = (access.repeats.0 - 1.0) * cache.miss(access.repeats.1);
-            let panel = 2.0 * cache.miss(access.panel) + (access.reuse.0 - 1.0) * cache.miss(access.reuse.1);
-            let bytes = count * (access.source * (cold + again) + access.packed * panel);
+            let bytes = count * touch.bytes * missed * if touch.written { 2.0 } else { 1.0 };
             core[i + 1] += bytes;
             distinct[i + 1] += bytes * shares;
             // Cores that read the same lines find them in the shared cache.
             let moved = if cache.shared || i + 1 == depth { bytes * shares } else { bytes * cores };
-            add(&mut flow[i + 1], access.operand, moved);
+            add(&mut flow[i + 1], touch.operand, moved);
         }
     }
     // Levels farther out never move more than those inside them.

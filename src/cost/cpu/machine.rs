@@ -3,6 +3,7 @@
 use crate::cost::roofline::substitutes;
 use crate::cost::{MAX_LEVELS, Options};
 use crate::dtype::DType;
+use crate::lower::blocking::Vectors;
 use crate::profile::cpu_parameters::CpuParameters;
 use crate::profile::{CacheLevel, Cpu, Profile};
 
@@ -136,6 +137,16 @@ impl Machine {
     /// Four-byte lanes of a vector.
     pub fn lanes(&self) -> f64 {
         (self.vector / 4.0).max(1.0)
+    }
+
+    /// The register blocks of the fp32 kernels.
+    pub fn vectors(&self) -> Vectors {
+        Vectors::of_width(self.vector)
+    }
+
+    /// Columns of activations in a register tile of the dense kernel.
+    pub fn panel_columns(&self) -> f64 {
+        self.vectors().columns() as f64
     }
 
     pub fn caches(&self) -> &[Cache] {

@@ -1,7 +1,8 @@
 //! CPUs: an execution–cache–memory model over tile footprints.
 //!
 //! [`machine`] turns the profile into rates per cycle, [`kernels`] chooses what runs, [`dense`], [`sparse`],
-//! [`attention`] and [`stream`] say what one core does for it, [`hierarchy`] prices that.
+//! [`attention`] and [`stream`] say what one core does for it, [`traffic`] which bytes that moves, [`hierarchy`] what it
+//! costs.
 
 mod attention;
 mod dense;
@@ -10,6 +11,7 @@ mod kernels;
 mod machine;
 mod sparse;
 mod stream;
+mod traffic;
 
 use super::roofline::{Peaks, compulsory, dense as dense_macs, dtype, effectual};
 use super::{Bound, CostModel, Executed, Fallback, LayerCost, MacCount, Options, Timing, Traffic, default_interval};
@@ -22,10 +24,11 @@ use crate::sparsity::StorageFormat;
 use crate::sparsity::stats::Tile;
 use crate::units::{Bytes, Cycles, Hertz, Seconds};
 use dense::Shape;
-use hierarchy::{Access, Demand, Operand, Priced, Residency, Split, price};
+use hierarchy::{Demand, Operand, Priced, Residency, Split, price};
 use kernels::{Kernel, select};
 use machine::{Machine, Unit};
 use sparse::{Index, Nonzeros};
+use traffic::Part;
 
 /// The cost model of a CPU.
 pub struct CpuModel {
@@ -117,7 +120,14 @@ impl CpuModel {
             Kernel::Bsr { rows, .. } | Kernel::Tiles { rows, .. } => rows.max(8) as f64,
             Kernel::Dense | Kernel::Direct | Kernel::Csr | Kernel::Nm { .. } | Kernel::Vnm { .. } => 8.0,
         };
-        let split = divide(threads, groups, n / grain, m / 8.0);
+        // Columns of activations are shared by whole register tiles, because packing fills them up; sparse kernels share
+        // rows alone.
+        let columns = match job.kernel {
+            Kernel::Dense if !job.unit.matrix => machine.panel_columns(),
+            Kernel::Dense | Kernel::Direct | Kernel::Tiles { .. } => 8.0,
+            Kernel::Csr | Kernel::Nm { .. } | Kernel::Vnm { .. } | Kernel::Bsr { .. } => m,
+        };
+        let split = divide(threads, groups, n / grain, m / columns);
         let share_n = (n / split.n).ceil().min(n);
         let share_m = (m / split.m).ceil().min(m);
         let per_core = (groups / split.groups).ceil();
@@ -136,11 +146,13 @@ impl CpuModel {
             output: g.out_dtype.bytes(),
             outputs: g.output_bytes().get() / groups * (share_m / m) * part_n,
             element: job.unit.compute.bytes(),
+            whole: (m, n),
+            part: Part { weights: share, outputs: part_n, columns: share_m / m },
         };
         let extra = g.epilogue.bytes.get() / (groups * split.n * split.m);
         let arithmetic = g.epilogue.operations as f64 * share_m * share_n / (2.0 * machine.lanes());
         let finish = |mut demand: Demand, scale: f64| {
-            demand.accesses[4] = Access::direct(Operand::Epilogue, extra * scale, 1.0, 0.0);
+            demand.touches.direct(Operand::Epilogue, extra * scale, 1.0, 0.0);
             demand.overlap += arithmetic * scale;
             demand.l1 += extra * scale;
             demand
@@ -156,7 +168,7 @@ impl CpuModel {
         let many = |z: &Nonzeros, offer: &mut dyn FnMut(Demand, f64, Option<&'static str>), one: &'static str| {
             for (i, demand) in sparse::product(machine, &shape, z, job.unit.rate).into_iter().enumerate() {
                 if let Some(demand) = demand {
-                    offer(finish(demand, 1.0), per_core, (i == 3).then_some(one));
+                    offer(finish(demand, 1.0), per_core, (i == 1).then_some(one));
                 }
             }
         };

@@ -1,8 +1,10 @@
 //! Sparse weights by dense activations in fp32: rows of CSR, N:M and V:N:M, blocks of BSR; blocks on matrix tiles.
 
 use super::dense::Shape;
-use super::hierarchy::{Access, Demand, Operand};
+use super::hierarchy::{Demand, Operand};
 use super::machine::Machine;
+use super::traffic::{self, Stored, Touches};
+use crate::lower::blocking::block_k;
 
 /// What a kernel meets in one core's share of the matrix.
 #[derive(Clone, Copy, Debug)]
@@ -31,27 +33,34 @@ pub(super) enum Index {
 /// Vectors of columns in one pass of the register tile of a single row.
 const PANEL: f64 = 8.0;
 
-/// The kernel for many columns with activations packed in blocks of k that fit L1, L2, or not at all, and the one
-/// that takes a column at a time.
-pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> [Option<Demand>; 4] {
-    let width = (PANEL * machine.lanes()).min(s.m);
-    let fits = |capacity: f64| (0.8 * capacity / (width * s.element)).floor().max(z.cols).min(s.k);
-    let l2 = &machine.caches[1.min(machine.depth - 1)];
-    let few = s.m <= machine.lanes();
-    [
-        Some(columns(machine, s, z, rate, fits(machine.caches[0].capacity))),
-        Some(columns(machine, s, z, rate, fits(0.5 * l2.capacity))),
-        Some(columns(machine, s, z, rate, s.k)),
-        few.then(|| single(machine, s, z, rate)),
-    ]
+/// The kernel for many columns, its blocks of k as long as it packs them, and the one for a single column.
+pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> [Option<Demand>; 2] {
+    let vectors = machine.vectors();
+    let (m, n) = s.whole;
+    let blocks = z.units / s.part.weights;
+    let (rows, cols) = (z.rows.min(n).max(1.0), z.cols.min(s.k).max(1.0));
+    let density = blocks / ((n / rows).ceil() * (s.k / cols).ceil());
+    let kb = block_k(s.k as u64, rows as u64, cols as u64, density.min(1.0), m as u64, vectors) as f64;
+    // Indices of 16 bits, and where a block row begins among them (4) and among the values (8); N:M has codes alone.
+    let (index, start) = if z.index == Index::Nm { (s.weights.1 / z.units.max(1.0), 0.0) } else { (2.0, 12.0) };
+    let stored = Stored { m, n, k: s.k, rows, cols, blocks, block_k: kb, index, start };
+    let touches = traffic::blocks(&stored, &vectors, machine.caches[0].line)
+        .divided(s.part)
+        .at_least(Operand::Weights, s.weights.0)
+        .at_least(Operand::Metadata, s.weights.1)
+        .at_least(Operand::Inputs, s.inputs)
+        .at_least(Operand::Outputs, s.outputs);
+    if s.m <= 1.0 {
+        return [None, Some(single(machine, s, z, rate, touches))];
+    }
+    [Some(columns(machine, s, z, rate, kb.min(s.k), touches)), None]
 }
 
 /// Vectors along the columns of activations, blocks of `kb` inputs.
-fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64) -> Demand {
+fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touches: Touches) -> Demand {
     let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
     let vectors = (s.m / lanes).ceil();
     let panels = (vectors / PANEL).ceil();
-    let width = s.m.min(PANEL * lanes);
     // A register tile of several rows holds fewer vectors of each.
     let tile_rows = z.rows.min(machine.tile.1);
     let tile_vectors = (machine.tile.0 * machine.tile.1 / tile_rows).floor().clamp(1.0, PANEL);
@@ -71,34 +80,17 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64) -> De
     let broadcasts = z.units * z.rows * z.cols * (vectors / tile_vectors).ceil() * machine.vector;
     let results = 2.0 * s.m * s.n * 4.0 * blocks_k;
     let packed = s.m * s.k * e;
-    let touches = (vector_loads / packed).max(1.0);
-    let tile = kb * width * e;
-    let stored = s.weights.0 + s.weights.1;
-    let y = s.n * width * s.output;
     Demand {
         overlap: issued / (rate * share) + decode * z.units + starts * p.row_start,
         l1: vector_loads + results + if z.rows > 1.0 { broadcasts } else { 0.0 },
         serial: p.pack * packed + p.call,
         issued,
-        accesses: [
-            Access::direct(Operand::Weights, s.weights.0, panels, stored + packed / panels + y),
-            Access::direct(Operand::Metadata, s.weights.1, panels, stored + packed / panels + y),
-            Access {
-                operand: Operand::Inputs,
-                source: s.inputs,
-                repeats: (1.0, 0.0),
-                packed,
-                panel: tile,
-                reuse: (touches, tile),
-            },
-            Access::direct(Operand::Outputs, s.outputs, 2.0 * blocks_k - 1.0, y + tile),
-            Access::NONE,
-        ],
+        touches,
     }
 }
 
 /// Vectors along k, one column of activations after another: CSR gathers, N:M permutes, blocks load.
-fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> Demand {
+fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, touches: Touches) -> Demand {
     let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
     let values = z.units * z.rows * z.cols;
     let along = if z.rows >= lanes || z.cols == 1.0 { z.rows } else { z.cols };
@@ -107,24 +99,13 @@ fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> Demand {
         Index::Nm => ((values / lanes).ceil() * lanes, values / lanes * p.permute),
         Index::Block => (values / along * (along / lanes).ceil() * lanes, z.units * p.block_decode),
     };
-    let x = s.k * e;
-    let l1 = &machine.caches[0];
-    // A gather that misses takes a line for one word.
-    let line = if z.index == Index::Csr { l1.line } else { z.cols * e };
-    let touches = (z.units * line / x).max(1.0);
     let stored = s.weights.0 + s.weights.1;
     Demand {
         overlap: s.m * (issued / (rate * p.memory_operand) + find + (s.n / z.rows).ceil() * p.row_start / 2.0),
         l1: s.m * (stored + values * e) + s.outputs,
         serial: p.call,
         issued: issued * s.m,
-        accesses: [
-            Access::direct(Operand::Weights, s.weights.0, s.m, stored + x),
-            Access::direct(Operand::Metadata, s.weights.1, s.m, stored + x),
-            Access::direct(Operand::Inputs, s.inputs, touches, x),
-            Access::direct(Operand::Outputs, s.outputs, 1.0, 0.0),
-            Access::NONE,
-        ],
+        touches,
     }
 }
 
@@ -140,6 +121,12 @@ pub(super) fn tiles(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> De
     let packed = s.m * s.k * e;
     let touches = (issued * e / rows / packed).max(1.0);
     let passes = (columns / wide).ceil() * (z.rows / rows).ceil();
+    let mut t = Touches::default();
+    t.direct(Operand::Weights, s.weights.0, (columns / wide).ceil(), stored / (s.n / z.rows).max(1.0));
+    t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
+    t.direct(Operand::Inputs, s.inputs, 1.0, 0.0);
+    t.packed(Operand::Inputs, packed, packed, (touches, packed));
+    t.direct(Operand::Outputs, s.outputs, 1.0, 0.0);
     Demand {
         overlap: issued / (rate * p.tile_kernel) + z.units * passes * p.block_decode,
         l1: loads + s.outputs,
@@ -148,19 +135,6 @@ pub(super) fn tiles(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> De
             + p.row_start * (s.n / z.rows).ceil() * passes
             + p.call,
         issued,
-        accesses: [
-            Access::direct(Operand::Weights, s.weights.0, (columns / wide).ceil(), stored / (s.n / z.rows).max(1.0)),
-            Access::direct(Operand::Metadata, s.weights.1, 1.0, 0.0),
-            Access {
-                operand: Operand::Inputs,
-                source: s.inputs,
-                repeats: (1.0, 0.0),
-                packed,
-                panel: packed,
-                reuse: (touches, packed),
-            },
-            Access::direct(Operand::Outputs, s.outputs, 1.0, 0.0),
-            Access::NONE,
-        ],
+        touches: t,
     }
 }

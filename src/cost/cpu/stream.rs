@@ -1,7 +1,8 @@
 //! Bytes in, bytes out: bandwidth of the level where the operands lie, against vector arithmetic.
 
-use super::hierarchy::{Access, Demand, Operand};
+use super::hierarchy::{Demand, Operand};
 use super::machine::Machine;
+use super::traffic::Touches;
 use crate::lower::{Stream, StreamKind};
 
 /// One core's `1/share` of a stream.
@@ -29,17 +30,15 @@ pub(super) fn demand(machine: &Machine, s: &Stream, share: f64) -> Demand {
     let parameters = s.parameters.get().max(if looked_up { s.rows as f64 * line } else { 0.0 });
     let parameters = if s.parameters.get() > 0.0 { parameters } else { 0.0 };
     let (input, output) = (s.input.get() / share, s.output.get() / share);
+    let mut touches = Touches::default();
+    touches.direct(Operand::Weights, parameters / share, 1.0, 0.0);
+    touches.direct(Operand::Inputs, input, passes, row);
+    touches.direct(Operand::Outputs, output, 1.0, 0.0);
     Demand {
         overlap: s.operations / share / (2.0 * lanes) + exponentials + shuffles + rows.min(elements),
         l1: passes * input + output + parameters / share,
         serial: p.call,
         issued: 0.0,
-        accesses: [
-            Access::direct(Operand::Weights, parameters / share, 1.0, 0.0),
-            Access::direct(Operand::Inputs, input, passes, row),
-            Access::direct(Operand::Outputs, output, 1.0, 0.0),
-            Access::NONE,
-            Access::NONE,
-        ],
+        touches,
     }
 }

@@ -59,6 +59,19 @@ impl Axis {
         }
     }
 
+    /// For each index, the unit of a class that it belongs to.
+    pub fn units(&self, class: ClassId) -> Vec<Option<u64>> {
+        match self {
+            Self::Class(c, n) if *c == class => (0..*n).map(Some).collect(),
+            Self::Fixed(n) | Self::Class(_, n) => vec![None; *n as usize],
+            Self::Concat(parts) => parts.iter().flat_map(|p| p.units(class)).collect(),
+            Self::Product(factors) => factors.iter().fold(vec![None], |outer, f| {
+                let inner = f.units(class);
+                outer.iter().flat_map(|&o| inner.iter().map(move |&i| o.or(i))).collect()
+            }),
+        }
+    }
+
     /// Indices that one unit of a class stands for on this axis.
     pub fn width(&self, class: ClassId) -> u64 {
         match self {

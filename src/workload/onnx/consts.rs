@@ -133,7 +133,7 @@ fn half(bits: u16) -> f64 {
 }
 
 /// Base-128 varints, little-endian groups of seven bits.
-fn varints(mut raw: &[u8]) -> impl Iterator<Item = u64> {
+pub fn varints(mut raw: &[u8]) -> impl Iterator<Item = u64> {
     std::iter::from_fn(move || {
         let mut v = 0u64;
         let mut shift = 0;

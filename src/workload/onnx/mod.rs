@@ -159,7 +159,8 @@ fn finish(path: &Path, model: &ModelProto, walk: walk::Walk) -> Result<Model> {
         .map(|t| Tensor { name: t.name.clone(), shape: t.info.shape.clone() })
         .collect();
     constants.extend(walk.aliases.iter().cloned());
-    let weights = Weights::new(walk.weights);
+    let mut weights = Weights::new(walk.weights);
+    weights.reordered = walk.reordered;
     let dtype = main_dtype(&weights);
     let mut graph = Graph::from_layers(&name, walk.layers, &walk.edges)?;
     graph.sources = vec![path.display().to_string()];

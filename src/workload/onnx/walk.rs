@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::workload::layer::{Layer, Op as LayerOp, Param, Role, Tensor};
 use crate::workload::weights::Stored;
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::{Component, Path};
 use std::rc::Rc;
 
@@ -55,6 +55,8 @@ pub struct Walk<'m> {
     pub aliases: Vec<Tensor>,
     /// What had to be assumed, each once.
     pub warnings: Vec<String>,
+    /// Stored tensors that a layer reads with their axes in another order.
+    pub reordered: BTreeSet<String>,
     names: HashMap<String, usize>,
     owned: HashSet<usize>,
     symbols: Symbols,
@@ -116,6 +118,7 @@ impl<'m> Walk<'m> {
             materialized: HashMap::new(),
             aliases: Vec::new(),
             warnings: Vec::new(),
+            reordered: BTreeSet::new(),
             names: HashMap::new(),
             owned: HashSet::new(),
             files: BTreeMap::new(),
@@ -492,7 +495,11 @@ impl<'m> Walk<'m> {
             // A stored matrix that is only transposed on the way is described as it is stored.
             let (shape, transposed) = match &origin.order {
                 Order::Permuted(p) if p[..] == [1, 0] => (stored.info.shape.clone(), !transposed),
-                _ => (info.shape.clone(), transposed),
+                Order::AsStored => (info.shape.clone(), transposed),
+                Order::Permuted(_) | Order::Lost => {
+                    self.reordered.insert(stored.name.clone());
+                    (info.shape.clone(), transposed)
+                }
             };
             into.push(Param { name: stored.name.clone(), shape, role, transposed, shared });
         } else if role != Role::Constant || roots.is_empty() {

@@ -1,6 +1,8 @@
 //! Fields that may be written short: one number for all axes, or a list with one entry an axis.
 
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -174,4 +176,37 @@ impl<'de> Deserialize<'de> for Inputs {
         }
         deserializer.deserialize_any(V)
     }
+}
+
+/// Schemas of the short spellings, as the visitors above read them.
+macro_rules! schema {
+    ($($type:ty, $name:literal => $schema:expr;)*) => {$(
+        impl JsonSchema for $type {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                let value: serde_json::Value = $schema;
+                json_schema!({ "anyOf": value })
+            }
+        }
+    )*};
+}
+
+fn whole(least: u64) -> serde_json::Value {
+    serde_json::json!({ "type": "integer", "minimum": least })
+}
+
+fn list(of: serde_json::Value) -> serde_json::Value {
+    serde_json::json!({ "type": "array", "items": of })
+}
+
+fn extent() -> serde_json::Value {
+    serde_json::json!({ "anyOf": [whole(1), { "type": "string" }] })
+}
+
+schema! {
+    Extents, "Extents" => serde_json::json!([whole(0), list(whole(0))]);
+    Padding, "Padding" => serde_json::json!([whole(0), list(serde_json::json!({ "anyOf": [whole(0), list(whole(0))] }))]);
+    Inputs, "Inputs" => serde_json::json!([list(extent()), { "type": "object", "additionalProperties": list(extent()) }]);
 }

@@ -2,10 +2,11 @@
 
 use super::fields::{Extents, Padding};
 use crate::workload::layer::*;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// An operation as a TOML network spells it.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum OpSpec {
     Conv1d(ConvSpec),
@@ -68,11 +69,11 @@ pub(super) enum OpSpec {
 }
 
 /// `{}`: the operation has no attributes.
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nothing {}
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConvSpec {
     out: u64,
@@ -91,7 +92,7 @@ pub(super) struct ConvSpec {
     output_pad: Extents,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LinearSpec {
     out: u64,
@@ -100,14 +101,14 @@ pub(super) struct LinearSpec {
     experts: Option<ExpertsSpec>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ExpertsSpec {
     count: u64,
     active: u64,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct MatmulSpec {
     #[serde(default)]
@@ -116,7 +117,7 @@ pub(super) struct MatmulSpec {
     transpose_b: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AttentionSpec {
     heads: u64,
@@ -129,7 +130,7 @@ pub(super) struct AttentionSpec {
     window: Option<u64>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RecurrentSpec {
     hidden: u64,
@@ -139,14 +140,14 @@ pub(super) struct RecurrentSpec {
     batch_first: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct EmbeddingSpec {
     vocab: u64,
     dim: u64,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ChannelNormSpec {
     #[serde(default = "first")]
@@ -155,7 +156,7 @@ pub(super) struct ChannelNormSpec {
     affine: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GroupNormSpec {
     // Grouping moves neither bytes nor operations; it is read so that files may state it.
@@ -167,7 +168,7 @@ pub(super) struct GroupNormSpec {
     affine: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TokenNormSpec {
     #[serde(default = "last")]
@@ -176,21 +177,21 @@ pub(super) struct TokenNormSpec {
     affine: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AxisSpec {
     #[serde(default = "last")]
     axis: i32,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JoinSpec {
     #[serde(default = "first")]
     axis: i32,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct WindowSpec {
     kernel: Extents,
@@ -204,7 +205,7 @@ pub(super) struct WindowSpec {
     dims: usize,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AdaptiveSpec {
     out: Extents,
@@ -212,7 +213,7 @@ pub(super) struct AdaptiveSpec {
     dims: usize,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReduceSpec {
     axes: Vec<i32>,
@@ -220,14 +221,14 @@ pub(super) struct ReduceSpec {
     keep: bool,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SplitSpec {
     axis: i32,
     sizes: Vec<u64>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct SliceSpec {
     axis: i32,
@@ -238,7 +239,7 @@ pub(super) struct SliceSpec {
     step: i64,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct FlattenSpec {
     /// First axis that is joined; all later ones join it.
@@ -246,26 +247,26 @@ pub(super) struct FlattenSpec {
     axis: u64,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReshapeSpec {
     /// 0 copies the input's extent, one −1 takes what is left.
     shape: Vec<i64>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TransposeSpec {
     perm: Vec<usize>,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PadSpec {
     pads: Padding,
 }
 
-#[derive(Clone, Deserialize)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ShapeSpec {
     shape: Vec<u64>,

@@ -1,0 +1,145 @@
+//! `hwsim prune`: the network without what its patterns take, as a file that other tools run.
+
+use super::output::{self, RowFormat};
+use anyhow::{bail, ensure};
+use clap::ValueEnum;
+use hwsim::error::Error;
+use hwsim::lower::Assignment;
+use hwsim::prune::onnx::{Output, Rewrite, Source};
+use hwsim::prune::safetensors::Checkpoint;
+use hwsim::prune::tensor::Tally;
+use hwsim::prune::{Choose, Magnitude, Plan, Request};
+use hwsim::report::export::write_whole;
+use hwsim::report::prune::Pruning;
+use hwsim::workload::safetensors;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+#[derive(clap::Args)]
+pub struct Args {
+    /// Network with weights: .onnx, .safetensors (or its index), or a folder with config.json and one of them
+    #[arg(long, short)]
+    workload: PathBuf,
+    #[command(flatten)]
+    sizes: super::workload::Sizes,
+    /// Pattern, or GLOB=PATTERN; the last match wins. channel@s and head@s make the network smaller, the others write zeros
+    #[arg(short, long = "sparsity", value_name = "[GLOB=]PATTERN", required = true)]
+    sparsity: Vec<String>,
+    /// What decides which weights stay
+    #[arg(long, value_enum, default_value_t)]
+    saliency: Saliency,
+    /// Write zeros where channels and heads would go, and keep every shape
+    #[arg(long)]
+    keep_shapes: bool,
+    /// The pruned network: .onnx, or .safetensors for its weights alone
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// How to print what went
+    #[arg(long, value_enum, default_value_t)]
+    format: RowFormat,
+    /// Write what went to a file instead of stdout
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+enum Saliency {
+    /// The largest absolute values stay
+    #[default]
+    Magnitude,
+}
+
+pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
+    let assignment = Assignment::parse(&args.sparsity)?;
+    let ending = |p: &Path| p.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
+    let (from, to) = (ending(&args.workload), ending(&args.output));
+    ensure!(
+        to == "safetensors" || to == "onnx" && from == "onnx",
+        "{}: a pruned network ends in .safetensors, or in .onnx where the network is one",
+        args.output.display()
+    );
+    let options = args.sizes.options()?;
+    let choose = Magnitude;
+    let request = |zeros| Request { assignment: &assignment, choose: &choose, zero_in_place: args.keep_shapes, strict: true, zeros };
+    let (graph, plan, tallies, before);
+    if from == "onnx" {
+        let source = Source::open(&args.workload, &options)?;
+        source.model.graph.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+        let rewrite = source.plan(&request(source.zero_points()))?;
+        tallies = if to == "onnx" {
+            write_model(&rewrite, &args.output, &choose)?
+        } else {
+            let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+            let weights = &source.model.weights;
+            let checkpoint = Checkpoint::of(&args.workload, weights, &rewrite.plan, Some(metadata))?;
+            write_checkpoint(&checkpoint, &args.output, &choose)?
+        };
+        before = size(&args.workload)? + source.outside();
+        (graph, plan) = (source.model.graph.clone(), rewrite.plan);
+    } else {
+        let (model, metadata) = safetensors::import(&args.workload, &options)?;
+        model.graph.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
+        if let Some(rule) = assignment.rules.iter().find(|r| r.choice.pattern.shrinks_graph()) {
+            bail!("{}: a checkpoint without channels needs another config.json and code that knows it; export the network to .onnx", rule.text);
+        }
+        plan = Plan::of(&model.graph, &model.weights, &request(HashMap::new()), &BTreeMap::new(), &BTreeSet::new())?;
+        let checkpoint = Checkpoint::of(&args.workload, &model.weights, &plan, metadata)?;
+        tallies = write_checkpoint(&checkpoint, &args.output, &choose)?;
+        before = model.weights.iter().map(|s| s.bytes()).sum();
+        graph = model.graph;
+    }
+    let data = beside(&args.output);
+    let files = (before, size(&args.output)? + if to == "onnx" && data.exists() { size(&data)? } else { 0 });
+    let Saliency::Magnitude = args.saliency;
+    let report = Pruning::of(&graph, &plan, &tallies, "magnitude", files)?;
+    if report.tensors.is_empty() {
+        eprintln!("warning: nothing was pruned; the reasons follow");
+    }
+    eprintln!("wrote {}", args.output.display());
+    output::deliver(args.report.as_deref(), out, |out| match args.format {
+        RowFormat::Table => writeln!(out, "{}", report.table()),
+        RowFormat::Csv => report.csv(out),
+        RowFormat::Json => {
+            serde_json::to_writer_pretty(&mut *out, &report)?;
+            writeln!(out)
+        }
+    })
+}
+
+type Tallies = BTreeMap<usize, Tally>;
+
+/// Writes the model, and where it would be too large for one file the elements beside it first.
+fn write_model(rewrite: &Rewrite, path: &Path, choose: &dyn Choose) -> anyhow::Result<Tallies> {
+    let data = beside(path);
+    let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let Output { model, beside } = rewrite.splice(Some(&name))?;
+    let mut tallies = Tallies::new();
+    for (path, pieces) in beside.iter().map(|p| (data.as_path(), p)).chain([(path, &model)]) {
+        write_whole(path, |to| {
+            tallies.extend(rewrite.write(pieces, choose, to)?);
+            Ok(())
+        })?;
+    }
+    Ok(tallies)
+}
+
+fn write_checkpoint(checkpoint: &Checkpoint, path: &Path, choose: &dyn Choose) -> anyhow::Result<Tallies> {
+    let mut tallies = Tallies::new();
+    write_whole(path, |to| {
+        tallies = checkpoint.write(choose, to)?;
+        Ok(())
+    })?;
+    Ok(tallies)
+}
+
+fn size(path: &Path) -> anyhow::Result<u64> {
+    Ok(std::fs::metadata(path).map_err(|e| Error::io(path, e))?.len())
+}
+
+/// The file that holds elements of a model that would be too large by itself.
+fn beside(model: &Path) -> PathBuf {
+    let mut name = model.file_name().unwrap_or_default().to_owned();
+    name.push(".data");
+    model.with_file_name(name)
+}

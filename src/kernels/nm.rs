@@ -1,0 +1,384 @@
+//! N:M: at most N weights of every aligned group of M, each with its place in the group in a few bits.
+//!
+//! Storage: chunks of sixteen values, ⌊16/N⌋ whole groups each, with sixteen codes of 2, 4, 8 or 16 bits (M up to 4, 16,
+//! 256, 65,536), little end first: 2:4 takes 4.25 bytes a kept weight. Loop nest, outermost first:
+//!
+//! ```text
+//! panel of activations (packed, or where it lies)      up to 8 vectors of columns
+//!   rows, shared among threads                         512 at a time where results are packed
+//!     block of K                                       `blocks::block_k`: its activations stay in L1
+//!       row                                            up to 8 vectors of sums in registers
+//!         kept weight                                  values and codes stream by; activations from L1
+//! ```
+//!
+//! One column ([`super::nm_column`]): four rows at a time; K in chunks, whose activations are brought to the lanes by a
+//! permutation of registers. Groups of more than 16 kept weights or 65,536 columns are stored as CSR.
+
+use super::aligned::Buffer;
+use super::balance::{scatter, shares};
+use super::blocks::{Blocks, block_k};
+use super::csr::Rows;
+use super::lanes::{Lanes, Plain};
+use super::nm_column;
+use super::panel::{PANEL_VECTORS, Panel, panels, through_tiles};
+use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
+use crate::error::{Error, Result};
+use crate::pattern::SparsityPattern;
+use std::ops::Range;
+
+/// Values of a chunk.
+pub(super) const CHUNK: usize = 16;
+
+/// `N:M`, and `V:N:M` row by row.
+pub struct Nm {
+    /// The instruction set to use, which the machine has.
+    pub isa: Isa,
+}
+
+impl Kernel for Nm {
+    fn name(&self) -> &'static str {
+        "nm"
+    }
+
+    fn refusal(&self, pattern: &SparsityPattern, n: usize, k: usize) -> Option<String> {
+        match pattern {
+            SparsityPattern::Nm { .. } | SparsityPattern::Vnm { .. } => super::too_large(n, k),
+            other => Some(format!("it stores a few weights of every group, and {} has no groups", other.family())),
+        }
+    }
+
+    fn pack(&self, weights: WeightMatrix<'_>, pattern: &SparsityPattern, columns: usize) -> Result<Box<dyn Packed>> {
+        super::check(self, weights, pattern)?;
+        let (kept, group) = match *pattern {
+            SparsityPattern::Nm { n, m } | SparsityPattern::Vnm { n, m, .. } => (n, m),
+            _ => (1, 1),
+        };
+        let group = group.min(weights.k.max(1) as u64) as usize;
+        let kept = kept.min(group as u64) as usize;
+        check_groups(weights, pattern, kept, group)?;
+        if kept > CHUNK || group > 1 << 16 {
+            return Ok(Box::new(Rows(Blocks::pack(self.isa, weights, (1, 1), columns))));
+        }
+        Ok(Box::new(Groups::pack(self.isa, weights, kept, group, columns)))
+    }
+}
+
+/// Refuses weights of which more than `kept` in an aligned group of `group` are not zero.
+pub(super) fn check_groups(w: WeightMatrix<'_>, pattern: &SparsityPattern, kept: usize, group: usize) -> Result<()> {
+    for (row, values) in w.values.chunks_exact(w.k.max(1)).enumerate() {
+        for (g, values) in values.chunks(group).enumerate() {
+            let found = values.iter().filter(|v| **v != 0.0).count();
+            if found > kept {
+                let reason = format!(
+                    "row {row} has {found} nonzero weights in columns {} to {}; prune them to the pattern first",
+                    g * group,
+                    g * group + values.len() - 1
+                );
+                return Err(Error::Pattern { text: pattern.to_string(), reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Packed weights.
+pub(super) struct Groups {
+    isa: Isa,
+    n: usize,
+    pub k: usize,
+    kept: usize,
+    group: usize,
+    /// Bits of a code.
+    pub bits: usize,
+    /// Columns of a chunk.
+    pub span: usize,
+    /// Chunks of a row in a block of K; in the last block fewer.
+    block: usize,
+    /// `[blocks of K, rows, chunks, 16]`.
+    values: Buffer,
+    /// As `values`, `bits` each.
+    codes: Vec<u8>,
+}
+
+/// A row's chunks in one block of K.
+#[derive(Clone, Copy)]
+pub(super) struct Chunks<'a> {
+    pub values: &'a [f32],
+    pub codes: &'a [u8],
+}
+
+impl Groups {
+    fn pack(isa: Isa, weights: WeightMatrix<'_>, kept: usize, group: usize, columns: usize) -> Self {
+        let WeightMatrix { n, k, values: all } = weights;
+        let bits = match group {
+            0..=4 => 2,
+            5..=16 => 4,
+            17..=256 => 8,
+            _ => 16,
+        };
+        let per = CHUNK / kept;
+        let span = per * group;
+        let chunks = k.div_ceil(span);
+        let vectors = columns.div_ceil(isa.lanes()).min(PANEL_VECTORS);
+        let block = match columns {
+            1 => chunks,
+            _ => block_k(k, 1, kept as f64 / group as f64, vectors, isa.lanes()).div_ceil(span),
+        }
+        .clamp(1, chunks.max(1));
+        let mut values = Buffer::zeros(n * chunks * CHUNK);
+        let mut codes = vec![0u8; n * chunks * CHUNK * bits / 8];
+        let mut at = 0;
+        for first in (0..chunks).step_by(block) {
+            for row in (0..n).map(|r| &all[r * k..][..k]) {
+                for chunk in first..(first + block).min(chunks) {
+                    let columns = row[chunk * span..].chunks(group).take(per);
+                    for (g, columns) in columns.enumerate() {
+                        let nonzero = columns.iter().enumerate().filter(|(_, v)| **v != 0.0);
+                        for (i, (code, value)) in nonzero.enumerate() {
+                            let lane = at * CHUNK + g * kept + i;
+                            values[lane] = *value;
+                            let bit = lane * bits;
+                            codes[bit / 8] |= (code << (bit % 8)) as u8;
+                            if bits == 16 {
+                                codes[bit / 8 + 1] |= (code >> 8) as u8;
+                            }
+                        }
+                    }
+                    at += 1;
+                }
+            }
+        }
+        Self { isa, n, k, kept, group, bits, span, block, values, codes }
+    }
+
+    /// First column of a lane's group, counted from its chunk's; lanes that hold nothing point at the first.
+    pub fn starts(&self) -> [usize; CHUNK] {
+        std::array::from_fn(|lane| if lane < CHUNK / self.kept * self.kept { lane / self.kept * self.group } else { 0 })
+    }
+
+    /// Calls `each` with every block of K: its first column and the chunks that `row` has in it.
+    #[inline(always)]
+    fn blocks<'a>(&'a self, mut each: impl FnMut(usize, usize, &dyn Fn(usize) -> Chunks<'a>)) {
+        let chunks = self.k.div_ceil(self.span);
+        for first in (0..chunks).step_by(self.block) {
+            let count = self.block.min(chunks - first);
+            let row = |row: usize| {
+                let from = (first * self.n + row * count) * CHUNK;
+                Chunks {
+                    values: &self.values[from..from + count * CHUNK],
+                    codes: &self.codes[from * self.bits / 8..(from + count * CHUNK) * self.bits / 8],
+                }
+            };
+            each(first * self.span, count, &row);
+        }
+    }
+
+    /// One column: `x` is followed by a chunk's columns of zeros, 64 at least.
+    fn column(&self, x: &[f32], rows: Range<usize>, y: &mut [f32]) {
+        y.fill(0.0);
+        self.blocks(|first, _, chunks| {
+            let x = &x[first..];
+            nm_column::rows(self.isa, self, |i| chunks(rows.start + i), x, y);
+        });
+    }
+
+    fn share(&self, panel: Panel<'_>, rows: Range<usize>, y: &mut [f32], stride: usize) {
+        match self.isa {
+            // SAFETY: an Isa beyond Portable is only used where it was detected; plain vectors need nothing.
+            Isa::Portable => unsafe { self.rows_with::<Plain>(panel, rows, y, stride) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => unsafe { self.rows_avx2(panel, rows, y, stride) },
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => unsafe { self.rows_avx512(panel, rows, y, stride) },
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 | Isa::Avx512 => unsafe { self.rows_with::<Plain>(panel, rows, y, stride) },
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn rows_avx2(&self, panel: Panel<'_>, rows: Range<usize>, y: &mut [f32], stride: usize) {
+        unsafe { self.rows_with::<super::lanes::Ymm>(panel, rows, y, stride) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    unsafe fn rows_avx512(&self, panel: Panel<'_>, rows: Range<usize>, y: &mut [f32], stride: usize) {
+        unsafe { self.rows_with::<super::lanes::Zmm>(panel, rows, y, stride) }
+    }
+
+    /// # Safety
+    /// `V`'s instruction set is enabled.
+    #[inline(always)]
+    unsafe fn rows_with<V: Lanes>(&self, panel: Panel<'_>, rows: Range<usize>, y: &mut [f32], stride: usize) {
+        // SAFETY: the caller's.
+        unsafe {
+            match self.bits {
+                2 => self.rows_of::<V, 2>(panel, rows, y, stride),
+                4 => self.rows_of::<V, 4>(panel, rows, y, stride),
+                8 => self.rows_of::<V, 8>(panel, rows, y, stride),
+                _ => self.rows_of::<V, 16>(panel, rows, y, stride),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn rows_of<V: Lanes, const BITS: usize>(
+        &self,
+        panel: Panel<'_>,
+        rows: Range<usize>,
+        y: &mut [f32],
+        stride: usize,
+    ) {
+        let offsets = self.starts().map(|c| c * panel.stride);
+        // In a last chunk that reaches over the edge of K, lanes beyond it hold zeros: they point at the chunk's start.
+        let left = self.k - (self.k.div_ceil(self.span) - 1) * self.span;
+        let last = self.starts().map(|c| if c < left { c * panel.stride } else { 0 });
+        let quads = (CHUNK / self.kept * self.kept).div_ceil(4);
+        self.blocks(|first, count, chunks| {
+            let ends = first + count * self.span >= self.k;
+            for (i, y) in rows.clone().zip(y.chunks_mut(stride)) {
+                let Chunks { values, codes } = chunks(i);
+                let row = Row {
+                    values,
+                    codes,
+                    full: count - usize::from(ends),
+                    quads,
+                    offsets: &offsets,
+                    last: ends.then_some(&last),
+                    x: &panel.values[first * panel.stride..],
+                    x_stride: panel.stride,
+                    step: self.span * panel.stride,
+                    add: first > 0,
+                };
+                // SAFETY: the caller's; codes and offsets stay within the activations of the block.
+                unsafe {
+                    match panel.vectors {
+                        1 => row.run::<V, BITS, 1, 4>(y),
+                        2 => row.run::<V, BITS, 2, 4>(y),
+                        3 => row.run::<V, BITS, 3, 2>(y),
+                        4 => row.run::<V, BITS, 4, 2>(y),
+                        5 => row.run::<V, BITS, 5, 1>(y),
+                        6 => row.run::<V, BITS, 6, 1>(y),
+                        7 => row.run::<V, BITS, 7, 1>(y),
+                        _ => row.run::<V, BITS, 8, 1>(y),
+                    }
+                }
+            }
+        });
+    }
+}
+
+impl Packed for Groups {
+    fn run(&self, x: Activations<'_>, y: &mut [f32]) {
+        if x.m == 0 || self.n == 0 {
+            return;
+        }
+        if self.k == 0 {
+            return y.fill(0.0);
+        }
+        let parts = shares((0..self.n).map(|_| 1), rayon::current_num_threads());
+        let ends = || parts.iter().map(|p| p.end);
+        if x.m == 1 {
+            return nm_column::padded(x.values, self.span, |x| {
+                scatter(&parts, ends(), y, 1, |rows, y| self.column(x, rows, y));
+            });
+        }
+        panels(self.isa, x, |panel| {
+            scatter(&parts, ends(), y, x.m, |rows, y| {
+                through_tiles(panel, rows, 1, self.n, y, x.m, |rows, y, stride| self.share(panel, rows, y, stride));
+            });
+        });
+    }
+
+    fn bytes(&self) -> (u64, u64) {
+        (4 * self.values.len() as u64, self.codes.len() as u64)
+    }
+}
+
+/// One row in one block of K.
+struct Row<'a> {
+    values: &'a [f32],
+    codes: &'a [u8],
+    /// Chunks whose lanes are all inside K.
+    full: usize,
+    /// Lanes in use, in fours.
+    quads: usize,
+    offsets: &'a [usize; CHUNK],
+    /// Offsets of the chunk at the end of K, where it is in this block.
+    last: Option<&'a [usize; CHUNK]>,
+    x: &'a [f32],
+    x_stride: usize,
+    /// Activations from a chunk to the next.
+    step: usize,
+    /// Whether results of earlier blocks of K are there.
+    add: bool,
+}
+
+impl Row<'_> {
+    /// W vectors of columns; U values take turns where few vectors would leave the adders waiting for one another.
+    #[inline(always)]
+    unsafe fn run<V: Lanes, const BITS: usize, const W: usize, const U: usize>(&self, y: &mut [f32]) {
+        debug_assert!(y.len() >= W * V::COUNT);
+        unsafe {
+            let y = y.as_mut_ptr();
+            let mut sums = [[V::zero(); W]; U];
+            if self.add {
+                for (w, sum) in sums[0].iter_mut().enumerate() {
+                    *sum = V::load(y.add(w * V::COUNT));
+                }
+            }
+            let (mut values, mut codes, mut x) = (self.values.as_ptr(), self.codes.as_ptr(), self.x.as_ptr());
+            for _ in 0..self.full {
+                sums = self.chunk::<V, BITS, W, U>(values, codes, x, self.offsets, sums);
+                values = values.add(CHUNK);
+                codes = codes.add(CHUNK * BITS / 8);
+                x = x.add(self.step);
+            }
+            if let Some(offsets) = self.last {
+                sums = self.chunk::<V, BITS, W, U>(values, codes, x, offsets, sums);
+            }
+            let (head, others) = sums.split_at_mut(1);
+            for (w, sum) in head[0].iter_mut().enumerate() {
+                for other in others.iter() {
+                    *sum = sum.add(other[w]);
+                }
+                sum.store(y.add(w * V::COUNT));
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn chunk<V: Lanes, const BITS: usize, const W: usize, const U: usize>(
+        &self,
+        values: *const f32,
+        codes: *const u8,
+        x: *const f32,
+        offsets: &[usize; CHUNK],
+        mut sums: [[V; W]; U],
+    ) -> [[V; W]; U] {
+        unsafe {
+            for quad in 0..self.quads {
+                let codes = codes.add(quad * BITS / 2);
+                let word = match BITS {
+                    2 => u64::from(*codes),
+                    4 => u64::from(codes.cast::<u16>().read_unaligned()),
+                    8 => u64::from(codes.cast::<u32>().read_unaligned()),
+                    _ => codes.cast::<u64>().read_unaligned(),
+                };
+                for turn in 0..4 / U {
+                    for (u, sums) in sums.iter_mut().enumerate() {
+                        let lane = turn * U + u;
+                        let code = (word >> (lane * BITS)) as usize & ((1 << BITS) - 1);
+                        let x = x.add(offsets[quad * 4 + lane] + code * self.x_stride);
+                        let value = V::splat(*values.add(quad * 4 + lane));
+                        for (w, sum) in sums.iter_mut().enumerate() {
+                            *sum = sum.add_product(value, V::load(x.add(w * V::COUNT)));
+                        }
+                    }
+                }
+            }
+        }
+        sums
+    }
+}

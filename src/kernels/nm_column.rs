@@ -1,0 +1,189 @@
+//! N:M times one column: sixteen kept weights are a vector, and their activations come to its lanes by a permutation of
+//! the registers that hold the chunk's columns (up to 64), by a gather where a chunk has more.
+
+use super::nm::{CHUNK, Chunks, Groups};
+use super::panel::Scratch;
+use super::Isa;
+
+/// Calls `each` with the column, followed by `span` zeros and 64 at least: chunks at its end are read whole.
+pub(super) fn padded(x: &[f32], span: usize, each: impl FnOnce(&[f32])) {
+    let mut scratch = Scratch::take(x.len() + span.max(64));
+    let padded = scratch.slice();
+    padded[..x.len()].copy_from_slice(x);
+    padded[x.len()..].fill(0.0);
+    each(padded);
+}
+
+/// Adds to `y` the products of rows with the columns from `x` on.
+#[inline(always)]
+pub(super) fn rows<'a>(isa: Isa, groups: &Groups, row: impl Fn(usize) -> Chunks<'a>, x: &[f32], y: &mut [f32]) {
+    match isa {
+        Isa::Portable | Isa::Avx2 => plain(groups, row, x, y),
+        // SAFETY: an Isa beyond Portable is only used where it was detected.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { avx512::rows(groups, row, x, y) },
+        #[cfg(not(target_arch = "x86_64"))]
+        Isa::Avx512 => plain(groups, row, x, y),
+    }
+}
+
+fn plain<'a>(groups: &Groups, row: impl Fn(usize) -> Chunks<'a>, x: &[f32], y: &mut [f32]) {
+    for (i, y) in y.iter_mut().enumerate() {
+        *y += match groups.bits {
+            2 => plain_row::<2>(groups, row(i), x),
+            4 => plain_row::<4>(groups, row(i), x),
+            8 => plain_row::<8>(groups, row(i), x),
+            _ => plain_row::<16>(groups, row(i), x),
+        };
+    }
+}
+
+#[inline(always)]
+fn plain_row<const BITS: usize>(groups: &Groups, row: Chunks<'_>, x: &[f32]) -> f32 {
+    let starts = groups.starts();
+    let mut sums = [0.0f32; CHUNK];
+    let chunks = row.values.as_chunks::<CHUNK>().0.iter().zip(row.codes.chunks_exact(CHUNK * BITS / 8));
+    for ((values, codes), x) in chunks.zip((0..).map(|i| &x[i * groups.span..])) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            let bit = lane * BITS;
+            let code = match BITS {
+                16 => usize::from(codes[bit / 8]) | usize::from(codes[bit / 8 + 1]) << 8,
+                _ => usize::from(codes[bit / 8] >> (bit % 8)) & ((1 << BITS) - 1),
+            };
+            *sum += values[lane] * x[starts[lane] + code];
+        }
+    }
+    sums.iter().sum()
+}
+
+#[cfg(target_arch = "x86_64")]
+mod avx512 {
+    use super::{CHUNK, Chunks, Groups};
+    use std::arch::x86_64::*;
+
+    /// Rows that share the loads of activations.
+    const STRIP: usize = 4;
+
+    /// Columns of a chunk that two registers hold, that four hold, or any number.
+    const TWO: usize = 2;
+    const FOUR: usize = 4;
+    const GATHER: usize = 0;
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
+    pub unsafe fn rows<'a>(groups: &Groups, row: impl Fn(usize) -> Chunks<'a>, x: &[f32], y: &mut [f32]) {
+        unsafe {
+            match (groups.bits, groups.span) {
+                (2, ..=32) => strips::<2, TWO>(groups, row, x, y),
+                (2, 33..=64) => strips::<2, FOUR>(groups, row, x, y),
+                (4, ..=32) => strips::<4, TWO>(groups, row, x, y),
+                (4, 33..=64) => strips::<4, FOUR>(groups, row, x, y),
+                (4, _) => strips::<4, GATHER>(groups, row, x, y),
+                (8, ..=32) => strips::<8, TWO>(groups, row, x, y),
+                (8, 33..=64) => strips::<8, FOUR>(groups, row, x, y),
+                (8, _) => strips::<8, GATHER>(groups, row, x, y),
+                _ => strips::<16, GATHER>(groups, row, x, y),
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn strips<'a, const BITS: usize, const REGISTERS: usize>(
+        groups: &Groups,
+        row: impl Fn(usize) -> Chunks<'a>,
+        x: &[f32],
+        y: &mut [f32],
+    ) {
+        for (strip, y) in y.chunks_mut(STRIP).enumerate() {
+            let first = strip * STRIP;
+            // SAFETY: the caller's.
+            unsafe {
+                match y {
+                    [a, b, c, d] => {
+                        let rows = std::array::from_fn(|i| row(first + i));
+                        let sums = strip_of::<BITS, REGISTERS, STRIP>(groups, rows, x);
+                        for (y, sum) in [a, b, c, d].into_iter().zip(sums) {
+                            *y += sum;
+                        }
+                    }
+                    few => {
+                        for (i, y) in few.iter_mut().enumerate() {
+                            *y += strip_of::<BITS, REGISTERS, 1>(groups, [row(first + i)], x)[0];
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn strip_of<const BITS: usize, const REGISTERS: usize, const R: usize>(
+        groups: &Groups,
+        rows: [Chunks<'_>; R],
+        x: &[f32],
+    ) -> [f32; R] {
+        let starts = groups.starts().map(|s| s as i32);
+        let count = rows[0].values.len() / CHUNK;
+        debug_assert!(x.len() >= count * groups.span && (REGISTERS == GATHER || x.len() + groups.span >= count * groups.span + 64));
+        // SAFETY: `padded` made every chunk's columns readable, 64 from the last chunk's first at least.
+        unsafe {
+            let starts = _mm512_loadu_si512(starts.as_ptr().cast());
+            let mut sums = [_mm512_setzero_ps(); R];
+            let mut x = x.as_ptr();
+            for chunk in 0..count {
+                let columns: [__m512; 4] = match REGISTERS {
+                    TWO => {
+                        let (a, b) = (_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16)));
+                        [a, b, a, b]
+                    }
+                    FOUR => [
+                        _mm512_loadu_ps(x),
+                        _mm512_loadu_ps(x.add(16)),
+                        _mm512_loadu_ps(x.add(32)),
+                        _mm512_loadu_ps(x.add(48)),
+                    ],
+                    _ => [_mm512_setzero_ps(); 4],
+                };
+                for (row, sum) in rows.iter().zip(&mut sums) {
+                    let values = _mm512_loadu_ps(row.values.as_ptr().add(chunk * CHUNK));
+                    let codes = codes::<BITS>(row.codes.as_ptr().add(chunk * CHUNK * BITS / 8));
+                    let places = _mm512_add_epi32(codes, starts);
+                    let activations = match REGISTERS {
+                        TWO => _mm512_permutex2var_ps(columns[0], places, columns[1]),
+                        FOUR => _mm512_mask_blend_ps(
+                            _mm512_test_epi32_mask(places, _mm512_set1_epi32(32)),
+                            _mm512_permutex2var_ps(columns[0], places, columns[1]),
+                            _mm512_permutex2var_ps(columns[2], places, columns[3]),
+                        ),
+                        _ => _mm512_i32gather_ps::<4>(places, x),
+                    };
+                    *sum = _mm512_fmadd_ps(values, activations, *sum);
+                }
+                x = x.add(groups.span);
+            }
+            sums.map(|sum| _mm512_reduce_add_ps(sum))
+        }
+    }
+
+    /// Sixteen codes to sixteen lanes.
+    #[inline(always)]
+    unsafe fn codes<const BITS: usize>(from: *const u8) -> __m512i {
+        // SAFETY: the caller's: sixteen codes are at `from`.
+        unsafe {
+            match BITS {
+                2 => {
+                    let shifts = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+                    let word = _mm512_set1_epi32(from.cast::<i32>().read_unaligned());
+                    _mm512_and_si512(_mm512_srlv_epi32(word, shifts), _mm512_set1_epi32(3))
+                }
+                4 => {
+                    let halves = _mm512_setr_epi32(0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1);
+                    let shifts = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+                    let word = _mm512_permutexvar_epi32(halves, _mm512_set1_epi64(from.cast::<i64>().read_unaligned()));
+                    _mm512_and_si512(_mm512_srlv_epi32(word, shifts), _mm512_set1_epi32(15))
+                }
+                8 => _mm512_cvtepu8_epi32(_mm_loadu_si128(from.cast())),
+                _ => _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())),
+            }
+        }
+    }
+}

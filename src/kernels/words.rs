@@ -1,0 +1,193 @@
+//! Dot-product instructions: a 32-bit word holds four int8 or two bf16 of the reduction, and one instruction multiplies a
+//! vector of words of activations by a word of weights and adds to a vector of sums.
+
+/// An instruction set's dot product of words.
+///
+/// # Safety
+/// As for [`super::lanes::Lanes`]: only inside a function that enables the instruction set, on a machine that has it;
+/// pointers are valid for [`Words::COUNT`] words and need no alignment.
+pub(super) trait Words: Copy {
+    /// Words of a vector.
+    const COUNT: usize;
+    /// Vectors of columns, beside eight rows of sums, that the registers hold.
+    const VECTORS: usize;
+
+    unsafe fn zero() -> Self;
+    unsafe fn splat(word: u32) -> Self;
+    unsafe fn load(from: *const u32) -> Self;
+    unsafe fn store(self, to: *mut u32);
+    /// `self + unsigned · signed` for int8, the plain product for bf16.
+    unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self;
+    /// Sums of sums.
+    unsafe fn add(self, other: Self) -> Self;
+}
+
+/// int8 in plain Rust.
+#[derive(Clone, Copy)]
+pub(super) struct PlainInt8([u32; 8]);
+
+impl Words for PlainInt8 {
+    const COUNT: usize = 8;
+    const VECTORS: usize = 1;
+
+    #[inline(always)]
+    unsafe fn zero() -> Self {
+        Self([0; 8])
+    }
+    #[inline(always)]
+    unsafe fn splat(word: u32) -> Self {
+        Self([word; 8])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const u32) -> Self {
+        // SAFETY: valid for eight words by the trait's contract.
+        Self(unsafe { from.cast::<[u32; 8]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut u32) {
+        // SAFETY: as above.
+        unsafe { to.cast::<[u32; 8]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self {
+        Self(std::array::from_fn(|i| {
+            let part = |at: u32| {
+                let a = (unsigned.0[i] >> at & 0xff) as i32;
+                let b = i32::from((signed.0[i] >> at) as u8 as i8);
+                a * b
+            };
+            (self.0[i] as i32 + part(0) + part(8) + part(16) + part(24)) as u32
+        }))
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        Self(std::array::from_fn(|i| self.0[i].wrapping_add(other.0[i])))
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+pub(super) use x86::{YmmInt8, ZmmBf16, ZmmInt8};
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::Words;
+    use std::arch::x86_64::*;
+
+    /// int8 with AVX2: odd and even bytes widened to 16 bits, because the instruction for bytes saturates.
+    #[derive(Clone, Copy)]
+    pub struct YmmInt8(__m256i);
+
+    impl Words for YmmInt8 {
+        const COUNT: usize = 8;
+        const VECTORS: usize = 1;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { Self(_mm256_setzero_si256()) }
+        }
+        #[inline(always)]
+        unsafe fn splat(word: u32) -> Self {
+            unsafe { Self(_mm256_set1_epi32(word as i32)) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const u32) -> Self {
+            unsafe { Self(_mm256_loadu_si256(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut u32) {
+            unsafe { _mm256_storeu_si256(to.cast(), self.0) }
+        }
+        #[inline(always)]
+        unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self {
+            unsafe {
+                let even = _mm256_and_si256(unsigned.0, _mm256_set1_epi16(0xff));
+                let odd = _mm256_srli_epi16::<8>(unsigned.0);
+                let even_signed = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(signed.0));
+                let odd_signed = _mm256_srai_epi16::<8>(signed.0);
+                let products =
+                    _mm256_add_epi32(_mm256_madd_epi16(even, even_signed), _mm256_madd_epi16(odd, odd_signed));
+                Self(_mm256_add_epi32(self.0, products))
+            }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { Self(_mm256_add_epi32(self.0, other.0)) }
+        }
+    }
+
+    /// int8 with AVX-512 VNNI.
+    #[derive(Clone, Copy)]
+    pub struct ZmmInt8(__m512i);
+
+    impl Words for ZmmInt8 {
+        const COUNT: usize = 16;
+        const VECTORS: usize = 3;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { Self(_mm512_setzero_si512()) }
+        }
+        #[inline(always)]
+        unsafe fn splat(word: u32) -> Self {
+            unsafe { Self(_mm512_set1_epi32(word as i32)) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const u32) -> Self {
+            unsafe { Self(_mm512_loadu_si512(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut u32) {
+            unsafe { _mm512_storeu_si512(to.cast(), self.0) }
+        }
+        #[inline(always)]
+        unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self {
+            unsafe { Self(_mm512_dpbusd_epi32(self.0, unsigned.0, signed.0)) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { Self(_mm512_add_epi32(self.0, other.0)) }
+        }
+    }
+
+    /// bf16 with AVX-512 BF16: sums are fp32.
+    #[derive(Clone, Copy)]
+    pub struct ZmmBf16(__m512);
+
+    impl ZmmBf16 {
+        #[inline(always)]
+        unsafe fn pairs(self) -> __m512bh {
+            // SAFETY: both are 64 bytes in which every pattern of bits is a value.
+            unsafe { std::mem::transmute(self.0) }
+        }
+    }
+
+    impl Words for ZmmBf16 {
+        const COUNT: usize = 16;
+        const VECTORS: usize = 3;
+
+        #[inline(always)]
+        unsafe fn zero() -> Self {
+            unsafe { Self(_mm512_setzero_ps()) }
+        }
+        #[inline(always)]
+        unsafe fn splat(word: u32) -> Self {
+            unsafe { Self(_mm512_castsi512_ps(_mm512_set1_epi32(word as i32))) }
+        }
+        #[inline(always)]
+        unsafe fn load(from: *const u32) -> Self {
+            unsafe { Self(_mm512_loadu_ps(from.cast())) }
+        }
+        #[inline(always)]
+        unsafe fn store(self, to: *mut u32) {
+            unsafe { _mm512_storeu_ps(to.cast(), self.0) }
+        }
+        #[inline(always)]
+        unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self {
+            unsafe { Self(_mm512_dpbf16_ps(self.0, unsigned.pairs(), signed.pairs())) }
+        }
+        #[inline(always)]
+        unsafe fn add(self, other: Self) -> Self {
+            unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+        }
+    }
+}

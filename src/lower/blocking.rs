@@ -1,0 +1,175 @@
+//! How the CPU kernels cut a product into pieces that stay in registers and caches: what a kernel does, a simulator
+//! replays and a cost model counts, written once.
+
+/// Vectors of columns in a panel of activations.
+pub const PANEL_VECTORS: u64 = 8;
+
+/// Rows whose packed results stay in L2 beside the activations.
+pub const TILE_ROWS: u64 = 512;
+
+/// Bytes of the stack that a pass over a block row touches: loop bounds and pointers that do not fit the registers. Of a
+/// frame of 1.8 KiB in the optimised engine; the share was set by cachegrind's D1 misses (results/cpu/cachegrind.csv).
+pub const FRAME: u64 = 1088;
+
+/// Rows of dense weights that meet a single column together.
+pub const COLUMN_ROWS: u64 = 4;
+
+/// Bytes of activations that a block of K may hold and stay in L1 (32 KiB or more) beside results and values.
+const L1_BYTES: f64 = 32.0 * 1024.0;
+
+/// Vector registers of fp32.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Vectors {
+    /// Elements of one.
+    pub lanes: u64,
+    /// Accumulator vectors for each of 8, 4, 2 and 1 rows that the registers hold beside operands.
+    pub tiles: [u64; 4],
+}
+
+impl Vectors {
+    /// Plain code, which compilers turn into 16 registers of four elements.
+    pub const PORTABLE: Self = Self { lanes: 8, tiles: [1, 1, 2, 4] };
+    /// AVX2: 16 registers of eight.
+    pub const AVX2: Self = Self { lanes: 8, tiles: [1, 3, 6, 8] };
+    /// AVX-512: 32 registers of sixteen.
+    pub const AVX512: Self = Self { lanes: 16, tiles: [3, 6, 8, 8] };
+
+    /// Those of a register of so many bytes.
+    pub fn of_width(bytes: f64) -> Self {
+        if bytes >= 64.0 {
+            Self::AVX512
+        } else if bytes >= 32.0 {
+            Self::AVX2
+        } else {
+            Self::PORTABLE
+        }
+    }
+
+    /// Columns in a register tile of the packed dense product.
+    pub fn columns(&self) -> u64 {
+        if self.lanes == 16 { 4 * self.lanes } else { 2 * self.lanes }
+    }
+
+    /// Accumulator vectors of one row of a register tile of `height` rows.
+    pub fn tile(&self, height: u64) -> u64 {
+        self.tiles[match height {
+            8.. => 0,
+            4..8 => 1,
+            2..4 => 2,
+            _ => 3,
+        }]
+    }
+}
+
+/// Length of a block of K for blocks of `rows` × `cols` weights, `density` of them stored, and `m` columns.
+///
+/// Minimises what a row costs: a load of activations is half a cycle from L1 and a whole one from L2, shared by the rows
+/// of a strip; starting a row of a block is about 15 cycles and moves each result vector in and out.
+pub fn block_k(k: u64, rows: u64, cols: u64, density: f64, m: u64, vectors: Vectors) -> u64 {
+    let most = k.clamp(1, 1 << 16);
+    let v = m.div_ceil(vectors.lanes).clamp(1, PANEL_VECTORS) as f64;
+    let height = rows.clamp(1, 8) as f64;
+    let cost = |kb: u64| {
+        let loads = if kb as f64 * v * vectors.lanes as f64 * 4.0 <= L1_BYTES { 0.5 } else { 1.0 };
+        k as f64 * density * v * (0.5 * height).max(loads) + (k as f64 / kb as f64).ceil() * (1.5 * v * height + 15.0)
+    };
+    let best = if m == 1 {
+        most
+    } else {
+        (5..17)
+            .map(|e| (1u64 << e).min(most))
+            .min_by(|&a, &b| cost(a).total_cmp(&cost(b)).then(a.cmp(&b)))
+            .unwrap_or(most)
+    };
+    (best / cols.max(1)).max(1) * cols.max(1)
+}
+
+/// Blocking of the packed dense product, as the crate `gemm` 0.19 does it (`gemm-common`, `cache.rs`: `kernel_params`),
+/// after Goto and van de Geijn (TOMS 2008) and Low et al. (TOMS 2016).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Goto {
+    /// Columns of activations in a register tile.
+    pub mr: u64,
+    /// Outputs in a register tile.
+    pub nr: u64,
+    /// Columns of activations in a packed block.
+    pub mc: u64,
+    /// Length of the reduction in a block.
+    pub kc: u64,
+    /// Outputs in a block.
+    pub nc: u64,
+    /// Activations are packed for a whole block of K at once.
+    pub packs_all_inputs: bool,
+    /// Weights are packed.
+    pub packs_weights: bool,
+    lanes: u64,
+}
+
+impl Goto {
+    /// For m columns, n outputs and k inputs in fp32 on caches of (bytes, ways), innermost first.
+    pub fn new(m: u64, n: u64, k: u64, vectors: Vectors, caches: &[(u64, u64)]) -> Self {
+        let lanes = vectors.lanes;
+        let (mr, nr) = (vectors.columns(), 6);
+        let (m, n, k) = (m.max(1), n.max(1), k.max(1));
+        let level = |i: usize| caches.get(i).copied();
+        let (l1, l1_ways) = level(0).unwrap_or((32 * 1024, 8));
+        let (l2, l2_ways) = level(1).unwrap_or((256 * 1024, 8));
+        let (l1, l1_ways, l2, l2_ways) = (l1.max(32 * 1024), l1_ways.max(2), l2.max(4096), l2_ways.max(2));
+        let (mc, kc, nc);
+        if m <= 64 && n <= 64 {
+            kc = k.min(512);
+            mc = l2 / 4 / kc / mr * mr;
+            nc = n.next_multiple_of(nr);
+        } else {
+            // A micropanel takes whole ways of L1, so that the next one evicts it and nothing else.
+            let way = l1 / l1_ways / 64 * 64;
+            let common = gcd(mr * 4, way);
+            let kc_0 = way / common;
+            let multiple = l1_ways / (mr * 4 / common + nr * kc_0 * 4 / way).max(1);
+            let most = (kc_0 * multiple.next_power_of_two()).max(512).min(k);
+            kc = k.div_ceil(k.div_ceil(most));
+            // L2 keeps a block of activations beside a micropanel of weights.
+            let taken = (nr * kc * 4).div_ceil(l2 / l2_ways);
+            let left = (l2_ways - 1).saturating_sub(taken).max(1);
+            let fits = (left * l2 / (l2_ways * 4 * kc) / mr * mr).max(mr);
+            mc = (m.div_ceil(m.div_ceil(fits) * mr) * mr).min(8 * mr);
+            nc = match level(2) {
+                Some((l3, ways)) => {
+                    let fits = ((ways.max(2) - 1) * l3 / ways.max(2) / (4 * kc) / nr * nr).max(nr);
+                    n.div_ceil(n.div_ceil(fits) * nr) * nr
+                }
+                None => 128 * nr,
+            };
+        }
+        let mc = mc.max(mr);
+        Self { mr, nr, mc, kc, nc, packs_all_inputs: m <= 2 * mc && m % lanes != 0, packs_weights: m > 128 * mr, lanes }
+    }
+
+    /// Columns of the block that begins where `left` columns are left.
+    pub fn columns(&self, left: u64) -> u64 {
+        let columns = self.mc.min(left);
+        if columns > self.lanes && !self.packs_all_inputs { columns / self.lanes * self.lanes } else { columns }
+    }
+
+    /// Whether a block of `columns` is packed when `outputs` follow it.
+    pub fn packs_inputs(&self, columns: u64, outputs: u64) -> bool {
+        !self.packs_all_inputs && (columns % self.lanes != 0 || outputs > 8 * self.nr)
+    }
+}
+
+impl Goto {
+    /// Vectors of fp32 in so many bytes.
+    pub fn vectors_of(&self, bytes: f64) -> f64 {
+        bytes / (4.0 * self.lanes as f64)
+    }
+
+    /// Elements of a packed row of `columns`: one and two vectors and whole panels are copied as they are, others are
+    /// filled up with zeros.
+    pub fn packed_width(&self, columns: u64) -> u64 {
+        if columns == self.lanes || columns == 2 * self.lanes { columns } else { self.mr }
+    }
+}
+
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

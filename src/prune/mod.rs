@@ -1,0 +1,16 @@
+//! Networks that are really smaller: what a pattern takes from the weights, and the files without it.
+//!
+//! [`plan`] decides what happens to which stored tensor ([`tensor`]), with [`choose`] for which weights stay;
+//! [`onnx`] splices the edits into the file's own bytes ([`wire`]) and lets [`nodes`] adjust the constants and attributes
+//! that name extents; [`safetensors`] writes checkpoints.
+
+pub mod choose;
+pub mod nodes;
+pub mod onnx;
+pub mod plan;
+pub mod safetensors;
+pub mod tensor;
+pub mod wire;
+
+pub use choose::{Choose, Magnitude};
+pub use plan::{Plan, Request};

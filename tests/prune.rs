@@ -1,0 +1,496 @@
+//! Pruned files: what changes in them, what does not, and that the smaller network computes what the zeroed one does.
+
+#[path = "common/executor.rs"]
+mod executor;
+#[path = "common/onnx.rs"]
+mod onnx;
+
+use bytes::Bytes;
+use executor::{Array, execute};
+use half::{bf16, f16};
+use hwsim::lower::Assignment;
+use hwsim::prune::onnx::Source;
+use hwsim::prune::tensor::Tally;
+use hwsim::prune::{Magnitude, Request};
+use hwsim::workload::Options;
+use hwsim::workload::onnx::Model;
+use hwsim::workload::onnx::proto::*;
+use hwsim::workload::onnx::value::Elem;
+use hwsim::workload::weights::{Stored, decode, width};
+use onnx::{Builder, int, list, node};
+use prost::Message;
+use proptest::prelude::*;
+use std::collections::HashMap;
+use std::path::Path;
+
+fn noise(i: u64) -> f32 {
+    let mut z = i.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((z ^ (z >> 31)) >> 40) as f32 / (1u32 << 24) as f32 - 0.5
+}
+
+/// A float tensor of noise, which its name seeds.
+fn random(name: &str, dims: &[i64]) -> TensorProto {
+    let seed = name.bytes().fold(0u64, |h, b| h.wrapping_mul(31).wrapping_add(u64::from(b)));
+    let n: i64 = dims.iter().product();
+    let raw = (0..n as u64).flat_map(|i| noise(seed << 20 | i).to_le_bytes()).collect::<Vec<_>>();
+    TensorProto { name: name.to_owned(), dims: dims.to_vec(), data_type: 1, raw_data: raw.into(), ..Default::default() }
+}
+
+trait More: Sized {
+    fn conv(self, name: &str, from: &str, weight: [i64; 4], group: i64) -> Self;
+    fn op(self, kind: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> Self;
+}
+
+impl More for Builder {
+    fn conv(self, name: &str, from: &str, weight: [i64; 4], group: i64) -> Self {
+        let (w, b) = (format!("{name}.w"), format!("{name}.b"));
+        let pad = weight[2] / 2;
+        let attributes = vec![int("group", group), list("pads", &[pad; 4])];
+        self.weight(random(&w, &weight)).weight(random(&b, &[weight[0]])).op("Conv", &[from, &w, &b], name, attributes)
+    }
+
+    fn op(self, kind: &str, inputs: &[&str], output: &str, attributes: Vec<AttributeProto>) -> Self {
+        self.node(NodeProto { name: output.to_owned(), ..node(kind, inputs, &[output], attributes) })
+    }
+}
+
+fn source(bytes: impl Into<Bytes>) -> Source {
+    Source::from_bytes(Path::new("test.onnx"), bytes.into(), &Options::default()).unwrap()
+}
+
+/// The file that rules leave, and what was counted while it was written.
+fn prune(source: &Source, rules: &[&str], keep_shapes: bool) -> hwsim::error::Result<(Vec<u8>, Vec<Tally>)> {
+    let assignment = Assignment::parse(rules)?;
+    let zeros = source.zero_points();
+    let request =
+        Request { assignment: &assignment, choose: &Magnitude, zero_in_place: keep_shapes, strict: true, zeros };
+    let rewrite = source.plan(&request)?;
+    let pieces = rewrite.splice(Some("test.onnx.data"))?.model;
+    let mut out = Vec::new();
+    let tallies = rewrite.write(&pieces, &Magnitude, &mut out).unwrap();
+    assert_eq!(out.len() as u64, pieces.len);
+    Ok((out, tallies.into_values().collect()))
+}
+
+fn floats(stored: &Stored) -> Vec<f32> {
+    let mut into = vec![0f32; stored.elements() as usize];
+    decode(stored.elem, &stored.raw().unwrap(), &mut into);
+    into
+}
+
+/// Answers of a model whose weights are all stored in fp32.
+fn run(model: &Model) -> Vec<Array> {
+    let params: Vec<Vec<Array>> = (0..model.graph.len())
+        .map(|i| {
+            let layer = model.graph.layer(petgraph::graph::NodeIndex::new(i));
+            layer
+                .params
+                .iter()
+                .filter_map(|p| model.weights.get(&p.name).map(|s| (p, s)))
+                .filter(|(_, s)| s.elem == Elem::F32)
+                .map(|(p, s)| {
+                    let data: Vec<f64> = floats(s).into_iter().map(f64::from).collect();
+                    let stored = Array { shape: p.shape.clone(), data };
+                    if !p.transposed {
+                        return stored;
+                    }
+                    Array::from_fn(&[p.shape[1], p.shape[0]], |i| stored.at(&[i[1], i[0]]))
+                })
+                .collect()
+        })
+        .collect();
+    let values = execute(&model.graph, &params, |i| {
+        f64::from(noise(i.iter().fold(7, |h, &d| h.wrapping_mul(1009).wrapping_add(d))))
+    });
+    let answers = &model.graph.answers;
+    let made = |i: usize| model.graph.layer(petgraph::graph::NodeIndex::new(i)).outputs[0].name.clone();
+    (0..model.graph.len()).filter(|&i| answers.contains(&made(i))).map(|i| values[i][0].clone()).collect()
+}
+
+/// For every group: half of its units zeroed in the file, and removed from it; the answers must be equal.
+fn oracle(name: &str, builder: &Builder, groups: usize) {
+    let whole = source(builder.model.encode_to_vec());
+    let analysed = hwsim::sparsity::groups::Groups::analyse(&whole.model.graph);
+    let mut tried = 0;
+    for group in analysed.prunable() {
+        let unit = match group.kind {
+            hwsim::sparsity::groups::Kind::Channel => "channel",
+            hwsim::sparsity::groups::Kind::Head => "head",
+        };
+        let rule = format!("{}={unit}@0.5", group.producers()[0]);
+        let zeroed = source(prune(&whole, &[&rule], true).unwrap().0);
+        let (bytes, _) = prune(&whole, &[&rule], false).unwrap();
+        let removed = source(bytes);
+        assert!(removed.model.graph.total_macs().unwrap() < whole.model.graph.total_macs().unwrap(), "{name}: {rule}");
+        for (a, b) in run(&zeroed.model).iter().zip(run(&removed.model)) {
+            assert_eq!(a.shape, b.shape, "{name}: {rule}");
+            let worst = a.data.iter().zip(&b.data).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-9, "{name}: {rule}: {worst}");
+        }
+        tried += 1;
+    }
+    assert_eq!(tried, groups, "{name}");
+}
+
+fn residual() -> Builder {
+    Builder::new(13)
+        .input("x", &[1, 3, 6, 6])
+        .conv("stem", "x", [8, 3, 3, 3], 1)
+        .op("Relu", &["stem"], "relu", vec![])
+        .conv("a", "relu", [6, 8, 3, 3], 1)
+        .op("Relu", &["a"], "ra", vec![])
+        .conv("b", "ra", [8, 6, 3, 3], 1)
+        .op("Add", &["b", "relu"], "add", vec![])
+        .conv("out", "add", [2, 8, 1, 1], 1)
+        .output("out")
+}
+
+fn depthwise() -> Builder {
+    Builder::new(13)
+        .input("x", &[1, 3, 5, 5])
+        .conv("expand", "x", [8, 3, 1, 1], 1)
+        .conv("dw", "expand", [8, 1, 3, 3], 8)
+        .op("GlobalAveragePool", &["dw"], "pool", vec![])
+        .conv("fc1", "pool", [4, 8, 1, 1], 1)
+        .op("Relu", &["fc1"], "r", vec![])
+        .conv("fc2", "r", [8, 4, 1, 1], 1)
+        .op("Sigmoid", &["fc2"], "gate", vec![])
+        .op("Mul", &["dw", "gate"], "se", vec![])
+        .conv("out", "se", [2, 8, 1, 1], 1)
+        .output("out")
+}
+
+fn dense_block() -> Builder {
+    Builder::new(13)
+        .input("x", &[1, 3, 4, 4])
+        .conv("a", "x", [6, 3, 3, 3], 1)
+        .conv("b", "a", [4, 6, 3, 3], 1)
+        .op("Concat", &["a", "b"], "ab", vec![int("axis", 1)])
+        .conv("c", "ab", [4, 10, 1, 1], 1)
+        .op("Concat", &["ab", "c"], "abc", vec![int("axis", 1)])
+        .conv("out", "abc", [2, 14, 1, 1], 1)
+        .output("out")
+}
+
+fn grouped() -> Builder {
+    Builder::new(13)
+        .input("x", &[1, 3, 4, 4])
+        .conv("a", "x", [12, 3, 1, 1], 1)
+        .conv("g", "a", [18, 4, 3, 3], 3)
+        .conv("out", "g", [2, 18, 1, 1], 1)
+        .output("out")
+}
+
+fn flatten(constant: bool) -> Builder {
+    let to = onnx::ints("to", if constant { &[1, 96] } else { &[0, -1] });
+    Builder::new(13)
+        .input("x", &[1, 3, 4, 4])
+        .conv("a", "x", [6, 3, 1, 1], 1)
+        .weight(to)
+        .op("Reshape", &["a", "to"], "flat", vec![])
+        .weight(random("w1", &[96, 10]))
+        .op("MatMul", &["flat", "w1"], "h", vec![])
+        .weight(random("b1", &[10]))
+        .op("Add", &["h", "b1"], "hb", vec![])
+        .op("Relu", &["hb"], "hr", vec![])
+        .weight(random("w2", &[4, 10]))
+        .op("Gemm", &["hr", "w2"], "out", vec![int("transB", 1)])
+        .output("out")
+}
+
+fn unet() -> Builder {
+    Builder::new(13)
+        .input("x", &[1, 3, 8, 8])
+        .conv("e1", "x", [8, 3, 3, 3], 1)
+        .weight(random("e2.w", &[12, 8, 2, 2]))
+        .op("Conv", &["e1", "e2.w"], "e2", vec![list("strides", &[2, 2])])
+        .op("Relu", &["e2"], "r", vec![])
+        .weight(random("up.w", &[12, 6, 2, 2]))
+        .op("ConvTranspose", &["r", "up.w"], "up", vec![list("strides", &[2, 2])])
+        .op("Concat", &["up", "e1"], "cat", vec![int("axis", 1)])
+        .conv("d1", "cat", [6, 14, 3, 3], 1)
+        .conv("out", "d1", [2, 6, 1, 1], 1)
+        .output("out")
+}
+
+/// Attention of four heads whose extents are named by constants that several nodes share.
+fn attention() -> Builder {
+    let mut net = Builder::new(13)
+        .input("x", &[1, 3, 6])
+        .weight(onnx::ints("heads", &[1, 3, 4, 2]))
+        .weight(onnx::ints("whole", &[1, 3, 8]));
+    for part in ["q", "k", "v"] {
+        let (w, p, r) = (format!("{part}.w"), format!("{part}.p"), format!("{part}.r"));
+        net = net.weight(random(&w, &[6, 8])).op("MatMul", &["x", &w], &p, vec![]);
+        net = net.op("Reshape", &[&p, "heads"], &r, vec![]);
+        net = net.op("Transpose", &[&r], part, vec![list("perm", if part == "k" { &[0, 2, 3, 1] } else { &[0, 2, 1, 3] })]);
+    }
+    net.op("MatMul", &["q", "k"], "qk", vec![])
+        .op("Softmax", &["qk"], "soft", vec![int("axis", -1)])
+        .op("MatMul", &["soft", "v"], "pv", vec![])
+        .op("Transpose", &["pv"], "yt", vec![list("perm", &[0, 2, 1, 3])])
+        .op("Reshape", &["yt", "whole"], "y", vec![])
+        .weight(random("o.w", &[8, 5]))
+        .op("MatMul", &["y", "o.w"], "out", vec![])
+        .output("out")
+}
+
+/// Split with stated sizes, and a slice that begins behind channels that go.
+fn cut() -> Builder {
+    Builder::new(13)
+        .input("x", &[1, 3, 4, 4])
+        .conv("a", "x", [12, 3, 1, 1], 1)
+        .weight(onnx::ints("sizes", &[4, 8]))
+        .node(node("Split", &["a", "sizes"], &["s0", "s1"], vec![int("axis", 1)]))
+        .conv("b", "s0", [2, 4, 1, 1], 1)
+        .weight(onnx::ints("from", &[4]))
+        .weight(onnx::ints("to", &[12]))
+        .weight(onnx::ints("axis", &[1]))
+        .op("Slice", &["a", "from", "to", "axis"], "tail", vec![])
+        .op("Mul", &["s1", "tail"], "m", vec![])
+        .conv("c", "m", [2, 8, 1, 1], 1)
+        .op("Add", &["b", "c"], "out", vec![])
+        .output("out")
+}
+
+#[test]
+fn a_network_without_units_computes_what_it_does_with_them_at_zero() {
+    oracle("residual", &residual(), 2);
+    oracle("depthwise", &depthwise(), 2);
+    oracle("dense block", &dense_block(), 3);
+    oracle("grouped", &grouped(), 2);
+    oracle("flatten, constant", &flatten(true), 2);
+    oracle("flatten, inferred", &flatten(false), 2);
+    oracle("U-Net", &unet(), 4);
+    oracle("attention", &attention(), 1);
+    oracle("split and slice", &cut(), 2);
+}
+
+/// Fields that no reader knows: number 1000 of every message that is written by hand here.
+fn unknown(message: Vec<u8>) -> Vec<u8> {
+    let mut bytes = message;
+    bytes.extend([0xc2, 0x3e, 3, b'o', b'd', b'd']);
+    bytes
+}
+
+#[test]
+fn everything_but_the_zeros_keeps_its_bytes() {
+    let mut model = residual().model;
+    let graph = model.graph.take().unwrap();
+    // The graph comes last, as messages may; it and the model carry fields that are not known.
+    let mut bytes = model.encode_to_vec();
+    let graph = unknown(graph.encode_to_vec());
+    bytes.extend([7 << 3 | 2]);
+    prost::encoding::encode_varint(graph.len() as u64, &mut bytes);
+    bytes.extend(&graph);
+    let source = source(bytes.clone());
+    let (out, tallies) = prune(&source, &["2:4", "out=dense"], false).unwrap();
+    assert_eq!(out.len(), bytes.len());
+    let changed = bytes.iter().zip(&out).filter(|(a, b)| a != b).count();
+    assert!(changed > 0);
+    // Each byte that differs became zero, inside of a weight; biases and everything else are as they were.
+    assert!(bytes.iter().zip(&out).all(|(a, b)| a == b || *b == 0));
+    assert_eq!(tallies.iter().map(|t| t.elements).sum::<u64>(), 8 * 27 + 6 * 72 + 8 * 54);
+    let after = crate::source(out.clone());
+    for (before, after) in source.model.weights.iter().zip(after.model.weights.iter()) {
+        let masked = ["stem.w", "a.w", "b.w"].contains(&before.name.as_str());
+        assert_eq!(before.raw().unwrap() == after.raw().unwrap(), !masked, "{}", before.name);
+    }
+    // A second time there is nothing left to take.
+    assert_eq!(prune(&crate::source(out.clone()), &["2:4", "out=dense"], false).unwrap().0, out);
+}
+
+#[test]
+fn constants_that_other_nodes_read_too_are_copied_for_the_one_that_changes() {
+    let whole = source(attention().model.encode_to_vec());
+    let (bytes, _) = prune(&whole, &["q.p=head@0.5"], false).unwrap();
+    let model = ModelProto::decode(&bytes[..]).unwrap().graph.unwrap();
+    let reads = |op: &str| model.node.iter().filter(|n| n.op_type == op).map(|n| n.input[1].clone()).collect::<Vec<_>>();
+    let constants = model.node.iter().filter(|n| n.op_type == "Constant").count();
+    // Three reshapes read `heads`: each gets its own; `whole` has one reader and changes where it is.
+    assert_eq!((reads("Reshape").iter().filter(|r| *r == "heads").count(), constants), (0, 3));
+    let whole = model.initializer.iter().find(|t| t.name == "whole").unwrap();
+    assert_eq!(&whole.raw_data[16..24], &4i64.to_le_bytes());
+}
+
+#[test]
+fn what_cannot_go_is_refused_with_the_operator() {
+    let odd = Builder::new(13)
+        .input("x", &[1, 3, 4, 4])
+        .conv("a", "x", [6, 3, 1, 1], 1)
+        .node(NodeProto { domain: "odd".into(), ..node("Odd", &["a"], &["y"], vec![]) })
+        .op("Relu", &["y"], "z", vec![])
+        .conv("out", "z", [2, 6, 1, 1], 1)
+        .output("out");
+    let error = prune(&source(odd.model.encode_to_vec()), &["a=channel@0.5"], false).unwrap_err().to_string();
+    assert!(error.contains("Odd"), "{error}");
+    let whole = source(residual().model.encode_to_vec());
+    let error = prune(&whole, &["out=channel@0.5"], false).unwrap_err().to_string();
+    assert!(error.contains("output of the network"), "{error}");
+    let error = prune(&whole, &["stam=2:4"], false).unwrap_err().to_string();
+    assert!(error.contains("stem"), "{error}");
+}
+
+#[test]
+fn integers_store_their_zero_point_for_zero() {
+    let weight: Vec<u8> = (0..32u32).map(|i| (i * 37 % 251) as u8).collect();
+    let u8s = |name: &str, dims: &[i64], raw: Vec<u8>| TensorProto {
+        name: name.into(),
+        dims: dims.to_vec(),
+        data_type: 2,
+        raw_data: raw.into(),
+        ..Default::default()
+    };
+    let net = Builder::new(13)
+        .value(onnx::value("x", 2, &[1, 8]))
+        .weight(u8s("w", &[8, 4], weight.clone()))
+        .weight(u8s("xz", &[], vec![3]))
+        .weight(u8s("wz", &[], vec![128]))
+        .op("MatMulInteger", &["x", "w", "xz", "wz"], "y", vec![])
+        .output("y");
+    let (bytes, tallies) = prune(&source(net.model.encode_to_vec()), &["2:4"], false).unwrap();
+    let after = source(bytes);
+    let made = after.model.weights.get("w").unwrap().raw().unwrap();
+    assert_eq!(tallies[0].zeros, made.iter().filter(|&&b| b == 128).count() as u64);
+    // Stored [in, out]: groups of four run down the columns, and the two farthest from 128 stay.
+    for column in 0..4 {
+        for half in 0..2 {
+            let at: Vec<usize> = (0..4).map(|i| (half * 4 + i) * 4 + column).collect();
+            let far = |i: &usize| (i32::from(weight[*i]) - 128).abs();
+            let mut order = at.clone();
+            order.sort_by_key(|i| -far(i));
+            for i in &at {
+                assert_eq!(made[*i], if order[..2].contains(i) { weight[*i] } else { 128 });
+            }
+        }
+    }
+}
+
+#[test]
+fn typed_fields_and_constant_nodes_are_masked_too() {
+    let halves: Vec<u8> = (0..16u64)
+        .flat_map(|i| {
+            let mut v = Vec::new();
+            prost::encoding::encode_varint(u64::from(f16::from_f32(noise(i)).to_bits()), &mut v);
+            v
+        })
+        .collect();
+    let w = TensorProto {
+        dims: vec![4, 4],
+        data_type: 10,
+        int32_data: vec![halves.into()],
+        ..Default::default()
+    };
+    let value = AttributeProto { name: "value".into(), r#type: 4, t: Some(w), ..Default::default() };
+    let net = Builder::new(13)
+        .value(onnx::value("x", 10, &[1, 4]))
+        .op("Constant", &[], "w", vec![value])
+        .op("MatMul", &["x", "w"], "y", vec![])
+        .output("y");
+    let (bytes, tallies) = prune(&source(net.model.encode_to_vec()), &["2:4"], false).unwrap();
+    assert_eq!((tallies[0].elements, tallies[0].zeros), (16, 8));
+    let after = source(bytes);
+    let made = floats(after.model.weights.get("w").unwrap());
+    for (i, &x) in made.iter().enumerate() {
+        assert!(x == 0.0 || x == f16::from_f32(noise(i as u64)).to_f32());
+    }
+}
+
+#[test]
+fn elements_in_another_file_come_inside() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut net = residual();
+    let graph = net.model.graph.as_mut().unwrap();
+    let entry = |k: &str, v: String| StringStringEntryProto { key: k.into(), value: v };
+    let mut data = vec![0u8; 64];
+    for t in &mut graph.initializer {
+        let raw = std::mem::take(&mut t.raw_data);
+        t.external_data = vec![
+            entry("location", "weights.bin".into()),
+            entry("offset", data.len().to_string()),
+            entry("length", raw.len().to_string()),
+        ];
+        t.data_location = EXTERNAL;
+        data.extend_from_slice(&raw);
+    }
+    let path = folder.path().join("model.onnx");
+    std::fs::write(folder.path().join("weights.bin"), &data).unwrap();
+    std::fs::write(&path, net.model.encode_to_vec()).unwrap();
+    let there = Source::open(&path, &Options::default()).unwrap();
+    assert_eq!(there.outside(), data.len() as u64 - 64);
+    let inside = source(prune(&there, &["a=2:4"], false).unwrap().0);
+    let plain = source(residual().model.encode_to_vec());
+    for (a, b) in inside.model.weights.iter().zip(plain.model.weights.iter()) {
+        assert_eq!(a.raw().unwrap() == b.raw().unwrap(), a.name != "a.w", "{}", a.name);
+    }
+    std::fs::remove_file(folder.path().join("weights.bin")).unwrap();
+    let gone = Source::open(&path, &Options::default()).unwrap();
+    let error = prune(&gone, &["a=2:4"], false).unwrap_err().to_string();
+    assert!(error.contains("a.w") && error.contains("not there"), "{error}");
+}
+
+fn encoded(elem: i32, x: f32) -> Vec<u8> {
+    match elem {
+        10 => f16::from_f32(x).to_le_bytes().to_vec(),
+        16 => bf16::from_f32(x).to_le_bytes().to_vec(),
+        11 => f64::from(x).to_le_bytes().to_vec(),
+        3 => vec![(x * 250.0) as i8 as u8],
+        _ => x.to_le_bytes().to_vec(),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    #[test]
+    fn nm_holds_in_every_group_and_what_stays_is_unchanged(
+        n in 1u64..70, k in 1u64..90, keep in 1u64..4, wide in 0u32..3, transposed: bool,
+        elem in prop::sample::select(vec![1, 10, 16, 11, 3]), seed: u64,
+    ) {
+        let m = 4 << wide;
+        let dims = if transposed { [k, n] } else { [n, k] };
+        let raw: Vec<u8> = (0..n * k).flat_map(|i| encoded(elem, noise(seed.wrapping_add(i)))).collect();
+        let w = TensorProto {
+            name: "w".into(), dims: dims.map(|d| d as i64).to_vec(), data_type: elem, raw_data: raw.into(), ..Default::default()
+        };
+        let net = Builder::new(13)
+            .value(onnx::value("x", elem, &[1, k as i64]))
+            .weight(w)
+            .op("Gemm", &["x", "w"], "y", vec![int("transB", i64::from(!transposed))])
+            .output("y");
+        let whole = source(net.model.encode_to_vec());
+        let (bytes, tallies) = prune(&whole, &[&format!("{keep}:{m}")], false).unwrap();
+        let after = source(bytes);
+        let (old, new) = (floats(whole.model.weights.get("w").unwrap()), floats(after.model.weights.get("w").unwrap()));
+        prop_assert_eq!(width(whole.model.weights.get("w").unwrap().elem).unwrap() as u64 * n * k,
+            after.model.weights.get("w").unwrap().bytes());
+        let at = |r: u64, c: u64| (if transposed { c * n + r } else { r * k + c }) as usize;
+        let mut zeros = 0;
+        for r in 0..n {
+            for start in (0..k).step_by(m as usize) {
+                let group: Vec<usize> = (start..(start + m).min(k)).map(|c| at(r, c)).collect();
+                let stay: Vec<usize> = group.iter().copied().filter(|&i| new[i] != 0.0).collect();
+                prop_assert!(stay.len() as u64 <= keep);
+                let least = stay.iter().map(|&i| new[i].abs()).fold(f32::INFINITY, f32::min);
+                for &i in &group {
+                    if new[i] != 0.0 {
+                        prop_assert_eq!(new[i], old[i]);
+                    } else {
+                        zeros += 1;
+                        // Nothing larger than what stays went.
+                        prop_assert!(old[i].abs() <= least || (stay.len() as u64) < keep && old[i] == 0.0);
+                    }
+                }
+            }
+        }
+        prop_assert_eq!(tallies[0], Tally { elements: n * k, zeros });
+    }
+}
+
+#[test]
+fn zero_points_are_found_by_operator() {
+    let whole = source(residual().model.encode_to_vec());
+    assert_eq!(whole.zero_points(), HashMap::new());
+}
