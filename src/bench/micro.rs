@@ -55,7 +55,8 @@ pub fn measure(detected: &Profile, cpu: &Cpu, isa: Isa, threads: usize) -> (Prof
         let line = cpu.cache.first().map_or(64, |c| c.line.get() as usize);
         let chain = probes::cycle(bytes as usize, line);
         let steps = 20_000;
-        let latency = cycles(probe(&mut || probes::chase(&chain, steps))) / steps as f64;
+        let mut at = 0;
+        let latency = cycles(probe(&mut || at = probes::chase(&chain, at, steps))) / steps as f64;
         facts.levels.push((name, alone, latency, together));
     }
     (profile(detected, cpu, isa, &facts, threads), facts)

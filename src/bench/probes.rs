@@ -121,13 +121,13 @@ pub fn read(isa: Isa, data: &[f32]) {
     }
 }
 
-/// Follows a chain of indices, each load waiting for the one before.
-pub fn chase(chain: &[u32], steps: usize) {
-    let mut at = 0u32;
+/// Follows a chain of indices from `at` on, each load waiting for the one before; says where it stopped, so that the next
+/// call goes on through lines that this one left alone.
+pub fn chase(chain: &[u32], mut at: u32, steps: usize) -> u32 {
     for _ in 0..steps {
         at = chain[at as usize];
     }
-    black_box(at);
+    black_box(at)
 }
 
 /// Indices, one to a line of `line` bytes, that form one cycle through all lines in an order without pattern (Sattolo's
@@ -152,6 +152,11 @@ pub fn cycle(bytes: usize, line: usize) -> Vec<u32> {
 mod x86 {
     use super::{CHAINS, STEPS, black_box};
     use std::arch::x86_64::*;
+
+    /// A loop of known length, written out: sums that a loop indexes would live in memory instead of registers.
+    macro_rules! unrolled {
+        ($i:ident in $($at:literal)+ => $body:block) => { $({ const $i: usize = $at; $body })+ };
+    }
 
     macro_rules! probes {
         ($features:literal, $lanes:literal, $products:ident, $memory:ident, $read:ident,
@@ -179,9 +184,9 @@ mod x86 {
                 for step in 0..STEPS {
                     // The offset moves, so that no load can leave the loop.
                     let from = unsafe { data.as_ptr().add(step % 4 * CHAINS * $lanes) };
-                    for (i, sum) in sums.iter_mut().enumerate() {
-                        *sum = $fma(a, unsafe { $load(from.add(i * $lanes)) }, *sum);
-                    }
+                    unrolled!(I in 0 1 2 3 4 5 6 7 8 9 10 11 => {
+                        sums[I] = $fma(a, unsafe { $load(from.add(I * $lanes)) }, sums[I]);
+                    });
                 }
                 black_box(sums);
             }
@@ -192,20 +197,35 @@ mod x86 {
             pub unsafe fn $read(data: &[f32]) {
                 let mut sums = [$set(0.0); 8];
                 for chunk in data.chunks_exact(8 * $lanes) {
-                    for (i, sum) in sums.iter_mut().enumerate() {
-                        *sum = $add(*sum, unsafe { $load(chunk.as_ptr().add(i * $lanes)) });
-                    }
+                    let from = chunk.as_ptr();
+                    unrolled!(I in 0 1 2 3 4 5 6 7 => {
+                        sums[I] = $add(sums[I], unsafe { $load(from.add(I * $lanes)) });
+                    });
                 }
                 black_box(sums);
             }
         };
     }
     probes!(
-        "avx512f", 16, products512, from_memory512, read512,
-        _mm512_set1_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_add_ps
+        "avx512f",
+        16,
+        products512,
+        from_memory512,
+        read512,
+        _mm512_set1_ps,
+        _mm512_fmadd_ps,
+        _mm512_loadu_ps,
+        _mm512_add_ps
     );
     probes!(
-        "avx2,fma", 8, products256, from_memory256, read256,
-        _mm256_set1_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_add_ps
+        "avx2,fma",
+        8,
+        products256,
+        from_memory256,
+        read256,
+        _mm256_set1_ps,
+        _mm256_fmadd_ps,
+        _mm256_loadu_ps,
+        _mm256_add_ps
     );
 }

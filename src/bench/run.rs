@@ -4,9 +4,9 @@
 //! all of them alike; the fastest round counts (the noise of a processor only ever adds).
 
 use super::clock::{Clock, keep, repetitions};
+use super::probes;
 use super::samples::{Measured, Sample, SampleOp, Timing};
 use super::suite::{Case, Shape, meets};
-use super::probes;
 use crate::error::{Error, Result};
 use crate::kernels::{self, Activations, Isa, Packed, WeightMatrix};
 use crate::pattern::SparsityPattern;

@@ -9,8 +9,12 @@ use crate::cost::gpu::memory::Setting;
 use crate::cost::gpu::work::{Work, evaluate, of_sample};
 use crate::cost::{CostModel, Options, model};
 use crate::error::Result;
+use crate::lower::Lowered;
 use crate::profile::calibration::{Calibration, FrameworkConstants, GpuCalibration};
+use crate::profile::cpu_parameters::CpuCalibration;
 use crate::profile::{Device, Profile};
+use crate::sparsity::StorageFormat;
+use std::sync::Arc;
 
 /// A predicted time and its 90 % interval, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,6 +29,8 @@ pub struct Predicted {
 pub enum Predictor {
     /// A GPU, with what the samples' frameworks add.
     Gpu(Box<GpuModel>, Box<GpuCalibration>),
+    /// A CPU, under the threads and the cache state of each row.
+    Cpu(Box<Profile>),
     /// Any other family: its own model.
     Other(Box<dyn CostModel>),
 }
@@ -40,7 +46,8 @@ impl Predictor {
                 Box::new(GpuModel::with(profile, Options::default(), calibration)?),
                 Box::new(calibration.gpu.clone().unwrap_or_default()),
             ),
-            Device::Cpu(_) | Device::Systolic(_) => Self::Other(model(profile, Options::default())?),
+            Device::Cpu(_) => Self::Cpu(Box::new(with_calibration(profile, calibration.cpu.clone()))),
+            Device::Systolic(_) => Self::Other(model(profile, Options::default())?),
         })
     }
 
@@ -57,12 +64,38 @@ impl Predictor {
                 let time = evaluate(model.facts(), model.constants(), &setting, &work).time;
                 Ok(Predicted { time, interval: model.interval(&work, time) })
             }
+            Self::Cpu(profile) => {
+                let (op, options) = cpu_row(sample)?;
+                let model = model(profile, options).map_err(|_| "the model refuses the profile")?;
+                let cost = model.cost(&op).map_err(|_| "the model refuses the operation")?;
+                Ok(Predicted { time: cost.time.get(), interval: (cost.interval.0.get(), cost.interval.1.get()) })
+            }
             Self::Other(model) => {
                 let cost = model.cost(&sample.lowered()?).map_err(|_| "the model refuses the operation")?;
                 Ok(Predicted { time: cost.time.get(), interval: (cost.interval.0.get(), cost.interval.1.get()) })
             }
         }
     }
+}
+
+/// A CPU's profile under a calibration, or under none.
+fn with_calibration(profile: &Profile, calibration: Option<CpuCalibration>) -> Profile {
+    let mut profile = profile.clone();
+    if let Device::Cpu(cpu) = &mut profile.device {
+        cpu.calibration = calibration.map(Arc::new);
+    }
+    profile
+}
+
+/// What a row measured on a CPU: the operation in the format of its kernel, its threads and the state of its caches.
+pub(super) fn cpu_row(sample: &Sample) -> Result<(Lowered, Options), &'static str> {
+    let mut op = sample.lowered()?;
+    if let (Lowered::Gemm(g), "csr") = (&mut op, sample.kernel.as_str()) {
+        g.format = StorageFormat::Csr;
+    }
+    let threads = sample.attrs.get("threads").and_then(serde_json::Value::as_u64).filter(|&t| t > 0);
+    let timing = setting_of(sample.timing, &FrameworkConstants::default()).timing;
+    Ok((op, Options { threads, timing }))
 }
 
 /// The kernel that a sample measured.

@@ -197,6 +197,7 @@ fn fit_without(rows: &[(&Sample, &Profile)], foreign: &BTreeMap<String, f64>, it
     let (all, mut left_out) = prepared(rows);
     let kept: Vec<_> = all.iter().filter(|(_, r)| !foreign.contains_key(r.group())).collect();
     let gpu = calibrate(&kept.iter().map(|(_, r)| r).collect::<Vec<_>>(), iterations);
+    let cpu = super::cpu::fit(rows, iterations);
     for (_, row) in &all {
         if let Some(median) = foreign.get(row.group()) {
             let key = format!("{}: measured {:.2} of what a first fit predicts", row.group(), (-median).exp());
@@ -209,10 +210,18 @@ fn fit_without(rows: &[(&Sample, &Profile)], foreign: &BTreeMap<String, f64>, it
         *provenance.sources.entry(sample.source.clone()).or_default() += 1;
         provenance.devices.push(sample.device.clone());
     }
-    provenance.rows = kept.len() as u64;
+    if let Some((_, used)) = &cpu {
+        provenance.left_out.remove("not a GPU");
+        for &i in used {
+            *provenance.sources.entry(rows[i].0.source.clone()).or_default() += 1;
+            provenance.devices.push(rows[i].0.device.clone());
+        }
+    }
+    provenance.rows = (kept.len() + cpu.as_ref().map_or(0, |(_, used)| used.len())) as u64;
     provenance.devices.sort();
     provenance.devices.dedup();
-    Calibration { provenance, gpu: Some(gpu) }
+    let gpu = (!kept.is_empty() || cpu.is_none()).then_some(gpu);
+    Calibration { provenance, gpu, cpu: cpu.map(|(c, _)| c) }
 }
 
 /// Fits a calibration with its errors before and after and the intervals that held-out devices and the rows' own
@@ -281,6 +290,20 @@ pub fn state_errors(
     }
     if let Some(gpu) = &mut calibration.gpu {
         gpu.spread = spreads;
+    }
+    let by_kernel = |outcomes: &[Outcome]| {
+        let mut errors: BTreeMap<String, (f64, f64)> = BTreeMap::new();
+        for ((s, p), o) in samples.iter().zip(profiles).zip(outcomes) {
+            let (Some(Device::Cpu(_)), Ok(o)) = (p.map(|p| &p.device), o) else { continue };
+            let sum = errors.entry(format!("kernel {}", s.kernel)).or_default();
+            *sum = (sum.0 + 100.0 * (o.time / s.seconds() - 1.0).abs(), sum.1 + 1.0);
+        }
+        errors
+    };
+    let after = by_kernel(&fitted);
+    for (kernel, (sum, rows)) in by_kernel(&prior) {
+        let after = after.get(&kernel).map_or(f64::NAN, |a| a.0 / a.1);
+        calibration.provenance.errors.insert(kernel, BeforeAfter { before: sum / rows, after });
     }
     let error = |outcomes: &[Outcome], op: &str| {
         let errors: Vec<f64> = (0..samples.len())

@@ -39,6 +39,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let file = args.measurements.file_name().and_then(|n| n.to_str()).unwrap_or_default();
     let calibration = fit_with_intervals(&samples, &profiles, file)?;
     let p = &calibration.provenance;
+    if let Some(cpu) = &calibration.cpu {
+        for (format, error) in &cpu.held_out {
+            eprintln!("{format}: mean error {error:.1} % on shapes that the fit did not see");
+        }
+    }
     eprintln!("{} rows of {} devices", p.rows, p.devices.len());
     for (op, e) in &p.errors {
         eprintln!("{op}: mean error {:.1} % before, {:.1} % after", e.before, e.after);

@@ -17,6 +17,9 @@ pub struct Args {
     /// Hardware profile: a path or a name (`hwsim profiles` lists them)
     #[arg(long, short)]
     profile: String,
+    /// Constants that `hwsim calibrate` fitted on this CPU [default: P.calib.toml beside P, where it is]
+    #[arg(long, value_name = "C.calib.toml")]
+    calibration: Option<PathBuf>,
     #[command(flatten)]
     workload: super::workload::Source,
     /// One matrix product MxNxK instead of a network
@@ -81,7 +84,10 @@ enum TimingArg {
 }
 
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
-    let profile = super::profile(&args.profile)?;
+    let mut profile = super::profile(&args.profile)?;
+    if let Some(path) = &args.calibration {
+        super::calibrate_with(&mut profile, path)?;
+    }
     let assignment = Assignment::parse(&args.sparsity)?;
     let timing = match args.timing {
         TimingArg::Cold => Timing::Cold,

@@ -25,6 +25,7 @@ mod workloads;
 
 use clap::{Parser, Subcommand};
 use std::io::Write;
+use std::path::{Path, PathBuf};
 
 /// For this network, which sparsity pattern, on which hardware, how fast, and why not faster.
 #[derive(Parser)]
@@ -105,10 +106,36 @@ impl Cli {
 
 /// The profile of a path or name; `host` is this machine.
 fn profile(name: &str) -> hwsim::error::Result<hwsim::profile::Profile> {
-    if name == "host" {
-        return profiles::host();
+    let mut profile = if name == "host" { profiles::host()? } else { hwsim::profile::Profile::find(name)? };
+    if let Some(path) = calibration_of(name) {
+        calibrate_with(&mut profile, &path)?;
     }
-    hwsim::profile::Profile::find(name)
+    Ok(profile)
+}
+
+/// A calibration beside its profile (`X.toml`, `X.calib.toml`), or for `host` the one in the user's data folder.
+fn calibration_of(name: &str) -> Option<PathBuf> {
+    let path = if name == "host" {
+        let data = std::env::var_os("XDG_DATA_HOME").map(PathBuf::from);
+        data.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/share")))?
+            .join("hwsim/host.calib.toml")
+    } else {
+        PathBuf::from(format!("{}.calib.toml", name.strip_suffix(".toml").unwrap_or(name)))
+    };
+    path.is_file().then_some(path)
+}
+
+/// Gives a CPU's profile the parameters of a calibration file.
+fn calibrate_with(profile: &mut hwsim::profile::Profile, path: &Path) -> hwsim::error::Result<()> {
+    let calibration = hwsim::profile::Calibration::from_file(path)?;
+    if let (hwsim::profile::Device::Cpu(cpu), Some(fitted)) = (&mut profile.device, calibration.cpu) {
+        if fitted.device != profile.name {
+            let reason = format!("it was fitted on `{}`, which is not `{}`", fitted.device, profile.name);
+            return Err(hwsim::error::Error::argument(path.display().to_string(), reason));
+        }
+        cpu.calibration = Some(std::sync::Arc::new(fitted));
+    }
+    Ok(())
 }
 
 /// Whether the reader of a pipe went away, which is no failure of ours (`hwsim … | head`).

@@ -20,6 +20,9 @@ pub struct Calibration {
     /// Constants of the GPU model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gpu: Option<GpuCalibration>,
+    /// Parameters of the CPU model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu: Option<super::cpu_parameters::CpuCalibration>,
 }
 
 /// Samples behind a calibration, and how well it describes them.

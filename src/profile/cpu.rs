@@ -1,6 +1,7 @@
 //! Facts of a CPU: cores, arithmetic rates, cache hierarchy.
 
 use super::Refusal;
+use super::cpu_parameters::CpuCalibration;
 use crate::dtype::DType;
 use crate::units::{Bytes, BytesPerCycle, MacsPerCycle};
 use schemars::JsonSchema;
@@ -27,6 +28,9 @@ pub struct Cpu {
     /// what the maker states, and the model takes them as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
+    /// A calibration of this machine that was found beside the profile; never a part of its file.
+    #[serde(skip)]
+    pub calibration: Option<std::sync::Arc<CpuCalibration>>,
 }
 
 /// Rates that only a measurement tells.

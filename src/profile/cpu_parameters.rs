@@ -1,7 +1,10 @@
 //! What the CPU model takes from measurements: few numbers, each with a meaning and a unit. Fixed costs are in cycles
 //! and rates are fractions of the profile's, so that they carry over between clocks.
 
+use super::Cpu;
+use crate::dtype::DType;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Parameters of the CPU cost model. The defaults describe one core of an AVX-512 server measured with one thread
 /// (minimum of interleaved rounds); `calibrate` may replace them.
@@ -51,6 +54,40 @@ pub struct CpuParameters {
     pub fork_join: f64,
     /// What a framework adds to a call, where timing includes it (cycles).
     pub framework: f64,
+}
+
+impl CpuParameters {
+    /// The parameters before any fit: the defaults, and for a machine whose rates were measured, those rates.
+    pub fn prior(cpu: &Cpu) -> Self {
+        let Some(measured) = &cpu.measured else { return Self::default() };
+        let peak = cpu.macs.get(&DType::Fp32).map_or(1.0, |r| r.get());
+        Self {
+            memory_operand: (measured.memory_operand.get() / peak).min(1.0),
+            private_bandwidth: 1.0,
+            shared_bandwidth: 1.0,
+            shared_saturation: measured.scaling / cpu.cores as f64,
+            memory_bandwidth: 1.0,
+            ..Self::default()
+        }
+    }
+}
+
+/// What `hwsim calibrate` fitted to one machine's samples.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CpuCalibration {
+    /// The machine, as in its profile.
+    pub device: String,
+    /// FNV-1a of the samples that were fitted, 16 hexadecimal digits.
+    pub samples_hash: String,
+    /// The model's parameters.
+    pub parameters: CpuParameters,
+    /// By storage format: measured over modelled time that is left after the fit (its code's schedule).
+    pub pace: BTreeMap<String, f64>,
+    /// By storage format: factors on the prediction between which 90 % of the samples lay that a fold held out.
+    pub interval: BTreeMap<String, (f64, f64)>,
+    /// By storage format: mean absolute percentage error of samples that a fold held out.
+    pub held_out: BTreeMap<String, f64>,
 }
 
 impl Default for CpuParameters {

@@ -158,6 +158,7 @@ pub fn linux(files: &HostFiles) -> Result<Profile> {
             vector: Some(Bytes(vector)),
             cache,
             measured: None,
+            calibration: None,
         }),
     };
     profile.check()?;

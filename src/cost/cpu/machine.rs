@@ -104,6 +104,8 @@ impl Machine {
             };
             caches[i] = Cache::new(level, share);
         }
+        // A measured stream needs no estimate from latency.
+        let stream = cpu.measured.as_ref().map(|m| m.stream.get() * p.memory_bandwidth);
         let latency = profile.memory.latency.map_or(p.memory_latency, |l| l.get() * clock);
         let line = caches[depth - 1].line;
         let all = profile.memory.bandwidth.get() * p.memory_bandwidth / clock;
@@ -115,7 +117,7 @@ impl Machine {
             tile: if vector == 32.0 { (2.0, 6.0) } else { (3.0, 8.0) },
             threads: options.threads.unwrap_or(cpu.cores).clamp(1, cpu.cores),
             cores: cpu.cores as f64,
-            memory: ((p.outstanding_lines * line / latency).min(all), all),
+            memory: (stream.unwrap_or(p.outstanding_lines * line / latency).min(all), all),
             p,
             units: DType::ALL.map(|d| unit(cpu, d)),
             vectors: DType::ALL.map(|d| vector_rate(cpu, d)),

@@ -18,7 +18,7 @@ use super::{Bound, CostModel, Executed, Fallback, LayerCost, MacCount, Options, 
 use crate::error::{Error, Result};
 use crate::lower::{Attention, Lowered, SparseGemm, Stream};
 use crate::pattern::SparsityPattern;
-use crate::profile::cpu_parameters::CpuParameters;
+use crate::profile::cpu_parameters::{CpuCalibration, CpuParameters};
 use crate::profile::{Device, Energy, Profile};
 use crate::sparsity::StorageFormat;
 use crate::sparsity::stats::Tile;
@@ -38,15 +38,21 @@ pub struct CpuModel {
     clock: Hertz,
     timing: Timing,
     energy: Option<Energy>,
+    calibration: Option<std::sync::Arc<CpuCalibration>>,
 }
 
 impl CpuModel {
-    /// The model of a CPU profile with default parameters.
+    /// The model of a CPU profile, calibrated where the profile brings a calibration, else with its prior parameters.
     ///
     /// # Errors
     /// [`Error::Profile`] where the profile is not a CPU's.
     pub fn new(profile: &Profile, options: Options) -> Result<Self> {
-        Self::with_parameters(profile, options, CpuParameters::default())
+        let Device::Cpu(cpu) = &profile.device else {
+            return Self::with_parameters(profile, options, CpuParameters::default());
+        };
+        let parameters = cpu.calibration.as_ref().map_or_else(|| CpuParameters::prior(cpu), |c| c.parameters);
+        let model = Self::with_parameters(profile, options, parameters)?;
+        Ok(Self { calibration: cpu.calibration.clone(), ..model })
     }
 
     /// The same with fitted parameters.
@@ -70,6 +76,7 @@ impl CpuModel {
             clock: profile.clock,
             timing: options.timing,
             energy: profile.energy.clone(),
+            calibration: None,
         })
     }
 
@@ -280,7 +287,13 @@ impl CpuModel {
         let framework = if self.timing == Timing::Host { self.machine.p.framework } else { 0.0 };
         let overhead = Cycles(priced.overhead + framework) / self.clock;
         let floor = self.roofline(op);
-        let time = (Cycles(priced.cycles + framework) / self.clock).max(floor);
+        let format = executed.format.name().to_string();
+        let fitted = self.calibration.as_deref().filter(|_| matches!(op, Lowered::Gemm(_)));
+        let pace = fitted.and_then(|c| c.pace.get(&format)).copied().unwrap_or(1.0);
+        let time = (Cycles(priced.cycles * pace + framework) / self.clock).max(floor);
+        let interval = fitted
+            .and_then(|c| c.interval.get(&format))
+            .map_or_else(|| default_interval(time), |&(low, high)| (time * low.min(1.0), time * high.max(1.0)));
         let depth = self.machine.depth;
         let mut traffic = Traffic::default();
         for (i, bytes) in priced.flow[..=depth].iter().enumerate() {
@@ -297,7 +310,7 @@ impl CpuModel {
         let dtype = dtype(op);
         LayerCost {
             time,
-            interval: default_interval(time),
+            interval,
             compute: Cycles(priced.arithmetic),
             overhead,
             traffic,
