@@ -1,14 +1,14 @@
 //! The GPU model on problems small enough to work out by hand.
 
 use hwsim::cost::gpu::facts::{Engine, Facts};
-use hwsim::cost::gpu::gemm::{GemmWork, tiled};
+use hwsim::cost::gpu::gemm::{GemmWork, Raster, tiled};
 use hwsim::cost::gpu::memory::{Footprint, Setting};
 use hwsim::cost::gpu::work;
 use hwsim::cost::{Fallback, Options, Timing, model};
 use hwsim::dtype::DType;
 use hwsim::lower::{Gemm, Lowered, SparseGemm};
 use hwsim::pattern::SparsityPattern;
-use hwsim::profile::calibration::{Calibration, GemmConstants};
+use hwsim::profile::calibration::{Calibration, ConstantSet, GemmConstants, Table};
 use hwsim::profile::{GpuArch, Profile};
 
 const TEN: &str = r#"
@@ -38,12 +38,12 @@ fn bare() -> GemmConstants {
         feed: 1e12,
         step: 0.0,
         ramp: 0.0,
-        epilogue: 0.0,
+        drain: 1e30,
         tail: 1.0,
         dram: 1.0,
         power: 1e6,
         alpha: 1.0,
-        split: 1e9,
+        combine: 1e-9,
         overlap: 100.0,
         narrow: 0.0,
         tlb: 0.0,
@@ -66,6 +66,7 @@ fn product(facts: &Facts, m: f64, n: f64, k: f64) -> GemmWork {
         element: 2.0,
         rate: facts.peak(DType::Fp16).unwrap().rate,
         engine: Engine::Tensor16,
+        raster: Raster::Swizzled,
         footprint: Footprint { weights: 0.0, metadata: 0.0, inputs: 0.0, outputs: 0.0 },
     }
 }
@@ -87,10 +88,10 @@ fn eleven_tiles_on_ten_multiprocessors_take_two_waves() {
 
 #[test]
 fn a_free_split_fills_the_machine() {
-    // One tile on one of ten multiprocessors; eight parts of k = 1024 run beside each other.
+    // One tile on one of ten multiprocessors; eight parts of k = 1024 run beside each other and meet within 400 cycles.
     let facts = ten();
-    let free = GemmConstants { split: 0.0, ..bare() };
-    assert!((cycles(&facts, &free, &product(&facts, 128.0, 128.0, 1024.0)) - 2048.0).abs() < 1e-6);
+    let free = GemmConstants { combine: 1e30, ..bare() };
+    assert!((cycles(&facts, &free, &product(&facts, 128.0, 128.0, 1024.0)) - 2448.0).abs() < 1e-6);
 }
 
 #[test]
@@ -101,6 +102,28 @@ fn the_power_limit_holds_what_is_sustained() {
     let limited = GemmConstants { power: 0.1, ..bare() };
     let got = cycles(&facts, &limited, &product(&facts, 1280.0, 128.0, 1024.0));
     assert!((got - 16384.0 * 20.48 / 10.0).abs() < 1e-3, "{got}");
+}
+
+#[test]
+fn a_raster_along_the_outputs_reads_weights_again_once_they_outgrow_the_cache() {
+    // Ten multiprocessors on rows of 40 tiles: less than one row a wave, so all weights pass once for each of 8 rows.
+    // 5120 × 16384 weights of 2 bytes are far beyond 0.7 of 40 MiB: all but (29.4/167.8)⁴/(1 + …) of them are read
+    // seven times more.
+    let facts = ten();
+    let c = bare();
+    let setting = Setting::network(&facts, Timing::Cold);
+    let w = product(&facts, 1024.0, 5120.0, 16384.0);
+    let square = tiled(&facts, &c, &setting, &w, &[(128.0, 128.0)]).dram.total().get();
+    let along = GemmWork { raster: Raster::AlongOutputs, ..w };
+    let along = tiled(&facts, &c, &setting, &along, &[(128.0, 128.0)]).dram.total().get();
+    let weights = 5120.0 * 16384.0 * 2.0;
+    let outgrown = (weights / (0.7 * facts.l2)).powi(4);
+    let expected = 7.0 * weights * outgrown / (1.0 + outgrown);
+    assert!((along - expected).abs() < 1.0, "{along} {expected} {square}");
+    // A row of 8 tiles fits into a wave: 1.25 rows pass together.
+    let w = GemmWork { raster: Raster::AlongOutputs, ..product(&facts, 1024.0, 1024.0, 81920.0) };
+    let narrow = tiled(&facts, &c, &setting, &w, &[(128.0, 128.0)]).dram.total().get();
+    assert!((narrow - (8.0 / 1.25 - 1.0) / 7.0 * expected).abs() < 1.0, "{narrow}");
 }
 
 #[test]
@@ -172,6 +195,31 @@ fn devices_without_samples_get_wider_intervals() {
     let (a100, rtx4090) = (width("a100"), width("rtx4090"));
     assert!(a100.0 && !rtx4090.0);
     assert!(rtx4090.1 > a100.1, "{} {}", rtx4090.1, a100.1);
+}
+
+#[test]
+fn an_architecture_and_class_has_at_most_twelve_numbers() {
+    // What an architecture departs in from what all share; 2:4, other sparse kernels and convolutions have no numbers
+    // of an architecture at all.
+    fn own<T: ConstantSet>(table: &Table<T>, arch: &str) -> usize {
+        let (shared, arch) = (table.shared.values(), &table.arch[arch]);
+        shared.iter().zip(arch.values()).filter(|(a, b)| **a != *b).count()
+    }
+    let gpu = Calibration::shipped().gpu.as_ref().unwrap();
+    for arch in gpu.attention.arch.keys() {
+        for (engine, table) in &gpu.gemm {
+            let attention = if engine == "tensor16" { own(&gpu.attention, arch) } else { 0 };
+            assert!(own(table, arch) + attention <= 12, "{engine} on {arch}");
+        }
+        let streams: usize = gpu.stream.values().map(|table| own(table, arch)).sum();
+        assert!(streams <= 12, "streams on {arch}: {streams}");
+    }
+}
+
+#[test]
+fn a_constant_that_is_not_known_is_refused_with_those_that_are() {
+    let refused = toml::from_str::<Table<GemmConstants>>("[ada]\nisue = 0.9").unwrap_err().to_string();
+    assert!(refused.contains("unknown constant `isue`; known are issue"), "{refused}");
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! Measurements: the sample file that `bench` writes and `validate` and `calibrate` read, and how rows come about.
 //!
 //! Reading order: [`samples`] (a row), [`clock`], [`micro`] (facts of the machine), [`probes`] (the loops behind them),
-//! [`suite`] (what is measured), [`run`] (kernels against one another).
+//! [`suite`] (what is measured), [`run`] (kernels against one another), `cuda` (NVIDIA GPUs).
 
 pub mod clock;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod micro;
 mod probes;
 pub mod run;

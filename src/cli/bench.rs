@@ -64,11 +64,48 @@ enum DeviceArg {
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.device {
         DeviceArg::Cpu => cpu(&args),
-        DeviceArg::Cuda => {
-            let reason = "this build measures processors only; use --device cpu";
-            Err(Error::argument("--device", reason).into())
-        }
+        DeviceArg::Cuda => cuda(&args),
     }
+}
+
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: &Args) -> anyhow::Result<()> {
+    let reason = "this build measures processors only (feature `cuda` is off); use --device cpu";
+    Err(Error::argument("--device cuda", reason).into())
+}
+
+/// Measures an NVIDIA GPU: the products asked for in four formats, or the built-in suite.
+#[cfg(feature = "cuda")]
+fn cuda(args: &Args) -> anyhow::Result<()> {
+    use hwsim::bench::cuda::problem::{DTYPES, suite};
+    use hwsim::bench::cuda::{Problem, bench};
+    let asked = !args.gemm.is_empty() || args.workload.is_given();
+    let problems = if asked {
+        let mut problems = Vec::new();
+        for case in cases(args)? {
+            let Shape { m, n, k } = case.shape;
+            for pattern in case.patterns {
+                problems.extend(DTYPES.into_iter().map(|dtype| Problem { m, n, k, dtype, pattern }));
+            }
+        }
+        problems
+    } else {
+        suite()
+    };
+    let bar = ProgressBar::new(problems.len() as u64);
+    bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {elapsed} (left {eta})")?);
+    let samples = bench(&problems, &mut |p| {
+        bar.set_position(p.done as u64);
+        let Problem { m, n, k, dtype, pattern } = p.problem;
+        match &p.outcome {
+            Ok(us) => bar.set_message(format!("{m}x{n}x{k} {dtype} {pattern}: {us:.1} us")),
+            Err(why) => bar.suspend(|| eprintln!("left out {m}x{n}x{k} {dtype} {pattern}: {why}")),
+        }
+    })?;
+    bar.finish_and_clear();
+    write_whole(&args.output, |to| hwsim::bench::Sample::write(&samples, to).map_err(std::io::Error::other))?;
+    eprintln!("wrote {} ({} rows)", args.output.display(), samples.len());
+    Ok(())
 }
 
 fn cpu(args: &Args) -> anyhow::Result<()> {

@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, value_delimiter = ',', value_name = "OP")]
     op: Vec<String>,
     /// Write the fidelity report (fitted, unseen shapes, unseen devices; gain of 2:4) into this folder
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["calibration", "leave_one_device_out", "split"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["leave_one_device_out", "split"])]
     report: Option<PathBuf>,
     /// Draw predicted against measured into this SVG file
     #[arg(long, value_name = "FILE.svg", conflicts_with = "report")]
@@ -60,7 +60,8 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let built_in: Vec<Profile> = Profile::built_in()?.into_iter().map(|(_, p)| p).collect();
     let profiles = profiles_for(&samples, given.as_ref(), &built_in);
     if let Some(folder) = &args.report {
-        return report(&samples, &profiles, folder);
+        let own = args.calibration.as_deref().map(Calibration::from_file).transpose()?;
+        return report(&samples, &profiles, own.as_ref().unwrap_or(Calibration::shipped()), folder);
     }
     let split = if args.leave_one_device_out { Some(Split::LeaveOneDeviceOut) } else { args.split };
     let outcomes = match (split, &args.calibration) {
@@ -94,10 +95,15 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 /// Predicts all rows in three ways and writes what came out.
-fn report(samples: &[Sample], profiles: &[Option<&Profile>], folder: &Path) -> anyhow::Result<()> {
+fn report(
+    samples: &[Sample],
+    profiles: &[Option<&Profile>],
+    calibration: &Calibration,
+    folder: &Path,
+) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let ways = [
-        ("fitted", predict(samples, profiles, Calibration::shipped())?),
+        ("fitted", predict(samples, profiles, calibration)?),
         ("unseen shapes", predict_held_out(samples, profiles, Split::Shape(0.3))?),
         ("unseen devices", predict_held_out(samples, profiles, Split::LeaveOneDeviceOut)?),
     ];

@@ -59,16 +59,16 @@ pub struct BeforeAfter {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GpuCalibration {
-    /// Matrix products: engine, then architecture (`unknown` for one that no sample covers).
-    pub gemm: BTreeMap<String, BTreeMap<String, GemmConstants>>,
-    /// 2:4 products relative to the dense ones of the same engine: engine, then architecture.
-    pub sparse: BTreeMap<String, BTreeMap<String, SparseConstants>>,
+    /// Matrix products, by engine.
+    pub gemm: BTreeMap<String, Table<GemmConstants>>,
+    /// 2:4 products relative to the dense ones of the same engine, by engine.
+    pub sparse: BTreeMap<String, SparseConstants>,
     /// Kernels for other patterns, by library.
     pub library: BTreeMap<String, LibraryConstants>,
-    /// Attention, by architecture.
-    pub attention: BTreeMap<String, AttentionConstants>,
-    /// Byte-moving kernels, by kind and architecture.
-    pub stream: BTreeMap<String, BTreeMap<String, StreamConstants>>,
+    /// Attention.
+    pub attention: Table<AttentionConstants>,
+    /// Byte-moving kernels, by kind.
+    pub stream: BTreeMap<String, Table<StreamConstants>>,
     /// Convolutions relative to plain products, by engine.
     pub conv: BTreeMap<String, ConvConstants>,
     /// What a measuring framework adds, by `source/timing`, and the default of each timing by the timing alone.
@@ -76,6 +76,81 @@ pub struct GpuCalibration {
     /// Half-widths of the 90 % interval as factors: by operation, for `seen` devices, `kin` (architecture seen) and
     /// `unknown`.
     pub spread: BTreeMap<String, Spread>,
+}
+
+/// Constants that all architectures share, and what single architectures depart in. In the file an architecture's table
+/// holds the constants in which it differs, and no others.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Sparing", into = "Sparing", bound(serialize = "T: ConstantSet", deserialize = "T: ConstantSet"))]
+pub struct Table<T> {
+    /// What an architecture without an entry has.
+    pub shared: T,
+    /// Whole sets of constants by architecture.
+    pub arch: BTreeMap<String, T>,
+}
+
+impl<T: Copy> Table<T> {
+    /// The constants of an architecture.
+    pub fn of(&self, arch: Option<GpuArch>) -> T {
+        arch.and_then(|a| self.arch.get(a.kin().name())).copied().unwrap_or(self.shared)
+    }
+}
+
+/// A set of named constants.
+pub trait ConstantSet: Copy + Default {
+    /// Their names, in order.
+    const NAMES: &'static [&'static str];
+    /// Their values, in order.
+    fn values(&self) -> Vec<f64>;
+    /// The set of given values, in order.
+    fn from_values(values: &[f64]) -> Self;
+}
+
+/// A table as it stands in the file: `shared` and the architectures, each by the constants' names.
+type Sparing = BTreeMap<String, BTreeMap<String, f64>>;
+
+/// The key of what all architectures share.
+const SHARED: &str = "shared";
+
+impl<T: ConstantSet> From<Table<T>> for Sparing {
+    fn from(table: Table<T>) -> Self {
+        let named = |of: &T| T::NAMES.iter().map(|n| (*n).to_owned()).zip(of.values()).collect::<BTreeMap<_, _>>();
+        let shared = named(&table.shared);
+        let mut file: Self = table
+            .arch
+            .iter()
+            .map(|(arch, of)| {
+                let differs = named(of).into_iter().filter(|(name, value)| shared[name] != *value).collect();
+                (arch.clone(), differs)
+            })
+            .collect();
+        file.insert(SHARED.to_owned(), shared);
+        file
+    }
+}
+
+impl<T: ConstantSet> TryFrom<Sparing> for Table<T> {
+    type Error = String;
+    fn try_from(file: Sparing) -> Result<Self, String> {
+        let over = |base: &T, by: &BTreeMap<String, f64>| {
+            let mut values = base.values();
+            for (name, value) in by {
+                let at = T::NAMES.iter().position(|n| n == name);
+                let at = at.ok_or_else(|| format!("unknown constant `{name}`; known are {}", T::NAMES.join(", ")))?;
+                values[at] = *value;
+            }
+            Ok::<T, String>(T::from_values(&values))
+        };
+        let shared = match file.get(SHARED) {
+            Some(by) => over(&T::default(), by)?,
+            None => T::default(),
+        };
+        let mut arch = BTreeMap::new();
+        for (name, by) in file.iter().filter(|(name, _)| *name != SHARED) {
+            arch.insert(name.clone(), over(&shared, by)?);
+        }
+        Ok(Self { shared, arch })
+    }
 }
 
 macro_rules! constants {
@@ -97,6 +172,14 @@ macro_rules! constants {
             pub fn to_slots(&self) -> Vec<f64> { vec![$(constants!(@encode $kind, self.$field)),+] }
             /// Prior means, in the same unbounded form.
             pub fn prior() -> Vec<f64> { Self::default().to_slots() }
+        }
+        impl ConstantSet for $name {
+            const NAMES: &'static [&'static str] = Self::NAMES;
+            fn values(&self) -> Vec<f64> { vec![$(self.$field),+] }
+            fn from_values(values: &[f64]) -> Self {
+                let mut values = values.iter().copied();
+                Self { $($field: values.next().unwrap_or($mean)),+ }
+            }
         }
         impl Default for $name { fn default() -> Self { Self { $($field: $mean),+ } } }
     };
@@ -120,8 +203,8 @@ GemmConstants {
     step: positive = 80.0,
     /// Cycles from the kernel's start to the first product and from the last to its end.
     ramp: positive = 4000.0,
-    /// Cost of writing a tile, in units of its bytes over `feed`.
-    epilogue: positive = 1.0,
+    /// Bytes per cycle and multiprocessor at which finished tiles leave.
+    drain: positive = 10.0,
     /// Share of a partial last wave that is paid as if it were whole.
     tail: share = 0.5,
     /// Share of main memory's bandwidth that a stream reaches.
@@ -130,8 +213,8 @@ GemmConstants {
     power: positive = 0.7,
     /// Exponent of that share in the watts per operation.
     alpha: positive = 0.5,
-    /// Cost of combining split-k partial sums, in units of their L2 traffic.
-    split: positive = 1.0,
+    /// Bytes per cycle and multiprocessor at which the partial sums of a split k are combined.
+    combine: positive = 20.0,
     /// Exponent of the norm that joins arithmetic and main memory (large: perfect overlap).
     overlap: norm = 3.0,
     /// Exponent by which tiles narrower than 128 lose issue rate.
@@ -154,8 +237,8 @@ SparseConstants {
     energy: positive = 0.85,
     /// Factor on `narrow`.
     narrow: positive = 1.0,
-    /// Factor on `split`.
-    split: positive = 1.0,
+    /// Factor on `combine`.
+    combine: positive = 1.0,
 });
 
 constants!(/// A library's kernel for another pattern.
@@ -190,11 +273,11 @@ AttentionConstants {
     /// Sustained share of the peak at one watt per 10¹² operations a second.
     power: positive = 0.7,
     /// Cycles of start and end of a prefill kernel.
-    ramp: positive = 8000.0,
+    ramp: positive = 4000.0,
     /// Share of main memory's bandwidth in decode.
     dram: share = 0.75,
     /// Cycles of start and end of a decode kernel (two of them with split keys).
-    decode_ramp: positive = 9000.0,
+    decode_ramp: positive = 6000.0,
     /// Cycles of a multiprocessor for each 64 keys of a key/value head in decode.
     decode_step: positive = 300.0,
     /// Cycles of a multiprocessor for each query head of a sequence in decode.
@@ -211,8 +294,8 @@ StreamConstants {
     dram: share = 0.82,
     /// Bytes per cycle and multiprocessor from L2 and through the lanes.
     feed: positive = 40.0,
-    /// Cycles of start and end.
-    ramp: positive = 5000.0,
+    /// Cycles in which the kernel fills and drains the machine: a few trips to memory.
+    ramp: positive = 2000.0,
     /// Cycles that a row takes its unit beyond its bytes.
     row: positive = 100.0,
     /// Passes over the row beyond read and write.
@@ -290,10 +373,4 @@ impl Calibration {
         let text = std::fs::read_to_string(path).map_err(|e| Error::io(path, e))?;
         Self::from_toml(&text, &path.display().to_string())
     }
-}
-
-/// A table's entry for an architecture, or for `unknown`, or its default.
-pub(crate) fn entry<T: Copy + Default>(table: Option<&BTreeMap<String, T>>, arch: Option<GpuArch>) -> T {
-    let Some(table) = table else { return T::default() };
-    arch.and_then(|a| table.get(a.kin().name())).or_else(|| table.get("unknown")).copied().unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use super::sparse::Library;
 use super::stream::Class;
 use crate::profile::calibration::{
     AttentionConstants, ConvConstants, FrameworkConstants, GemmConstants, GpuCalibration, LibraryConstants,
-    SparseConstants, StreamConstants, entry,
+    SparseConstants, StreamConstants,
 };
 
 /// All constants that the GPU model needs on one device.
@@ -21,16 +21,16 @@ pub struct Constants {
 }
 
 impl Constants {
-    /// The constants of a device's architecture, those of an unknown one where no sample covers it.
+    /// The constants of a device's architecture, those that all share where no sample covers it.
     pub fn of(facts: &Facts, calibration: &GpuCalibration) -> Self {
         let arch = facts.arch;
         Self {
-            gemm: Engine::ALL.map(|e| entry(calibration.gemm.get(e.name()), arch)),
-            sparse: Engine::ALL.map(|e| entry(calibration.sparse.get(e.name()), arch)),
+            gemm: Engine::ALL.map(|e| calibration.gemm.get(e.name()).map_or_else(Default::default, |t| t.of(arch))),
+            sparse: Engine::ALL.map(|e| calibration.sparse.get(e.name()).copied().unwrap_or_default()),
             conv: Engine::ALL.map(|e| calibration.conv.get(e.name()).copied().unwrap_or_default()),
             library: Library::ALL.map(|l| calibration.library.get(l.name()).copied().unwrap_or_default()),
-            stream: Class::ALL.map(|s| entry(calibration.stream.get(s.name()), arch)),
-            attention: entry(Some(&calibration.attention), arch),
+            stream: Class::ALL.map(|s| calibration.stream.get(s.name()).map_or_else(Default::default, |t| t.of(arch))),
+            attention: calibration.attention.of(arch),
         }
     }
 

@@ -5,7 +5,7 @@
 //! overlap; start and end are paid once. The library's choice is the fastest of the tiles and splits it has.
 
 use super::facts::{Engine, Facts};
-use super::memory::{Footprint, Setting, larger, overlapped};
+use super::memory::{Footprint, Setting, kept, larger, overlapped};
 use crate::cost::OperandBytes;
 use crate::profile::calibration::GemmConstants;
 
@@ -32,8 +32,19 @@ pub struct GemmWork {
     pub rate: f64,
     /// The engine.
     pub engine: Engine,
+    /// Order in which tiles are dealt to multiprocessors.
+    pub raster: Raster,
     /// Compulsory bytes.
     pub footprint: Footprint,
+}
+
+/// The order in which a kernel deals its tiles to multiprocessors, which decides what main memory is read for twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Raster {
+    /// Square patches of the output, so that both operands' panels are shared within a wave.
+    Swizzled,
+    /// Along the outputs, one row of tiles after the other: a wave narrower than a row reads all weights again for each.
+    AlongOutputs,
 }
 
 /// What the tile search found.
@@ -88,6 +99,8 @@ const LANE_TILES: &[(f64, f64)] = &[
 const SPLITS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 8.0, 16.0];
 /// Least k of a part.
 const LEAST_PART: f64 = 128.0;
+/// Cycles in which the parts of a split k wait for one another.
+const MEET: f64 = 400.0;
 /// Accumulators of one multiprocessor's register file: tiles of more elements share it with nothing.
 const ACCUMULATORS: f64 = 32768.0;
 
@@ -104,7 +117,6 @@ pub fn tiled(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork, 
     let pages4 = (pages * pages) * (pages * pages);
     let rate = w.rate / (facts.sms * facts.clock) * c.issue / (1.0 + c.tlb * pages4 / (1.0 + pages4));
     let step = w.element / 64.0 * c.step;
-    let l2_whole = c.feed * facts.sms;
 
     let (mut best, mut chosen) = (f64::INFINITY, (0.0, 0.0, 1.0));
     for &(tm, tn) in tiles {
@@ -114,7 +126,7 @@ pub fn tiled(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork, 
         let narrow =
             if tm < 128.0 || tn < 128.0 { (tm.min(128.0) * tn.min(128.0) / 16384.0).powf(c.narrow) } else { 1.0 };
         let per_k = larger(area / (rate * narrow), (tm * w.input + tn * w.weight) / c.feed);
-        let epilogue = c.epilogue * area * w.output / c.feed / occupancy.sqrt();
+        let epilogue = area * w.output / c.drain / occupancy.sqrt();
         for &split in SPLITS {
             if split > 1.0 && w.k / split < LEAST_PART {
                 break;
@@ -125,7 +137,7 @@ pub fn tiled(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork, 
             let rounds = softened(load / occupancy, c.tail);
             let mut cycles = larger(waves * per_k * depth, rounds * step * depth) + waves * epilogue + c.ramp;
             if split > 1.0 {
-                cycles += c.split * (200.0 + w.groups * w.m * w.n * split * 8.0 / l2_whole);
+                cycles += MEET + w.groups * w.m * w.n * split * 8.0 / (c.combine * facts.sms);
             }
             if cycles < best {
                 (best, chosen) = (cycles, (tm, tn, split));
@@ -141,7 +153,10 @@ pub fn tiled(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork, 
     let compute = (best / facts.clock).max(macs / (w.rate * sustained(facts, c, w.rate)));
 
     let panels = w.groups * w.k * (w.m * w.input + w.n * w.weight);
-    let again = spilled(facts, w, panels);
+    let again = match w.raster {
+        Raster::Swizzled => spilled(facts, w, panels),
+        Raster::AlongOutputs => reread(facts, w),
+    };
     let dram = w.footprint.dram(facts.l2, setting, again);
     let memory = dram.total().get() / (facts.bandwidth * c.dram);
     let quantise = setting.quantise * w.groups * w.m * w.k / (facts.bandwidth * c.dram);
@@ -170,6 +185,17 @@ fn softened(load: f64, tail: f64) -> f64 {
 fn sustained(facts: &Facts, c: &GemmConstants, rate: f64) -> f64 {
     let watts_per_tera = facts.watts / (2e-12 * rate);
     (c.power * watts_per_tera.powf(c.alpha)).min(1.0)
+}
+
+/// Weights read again by a raster along the outputs: a wave of 128×128 tiles spans some rows of tiles, and once the
+/// weights outgrow L2 every further span reads them from main memory. (cuSPARSELt's 16-bit kernels of compute
+/// capability 8 and 12: GB10 falls from 130 to 45 TFLOP/s as the compressed weights pass its 24 MiB, RTX 5080 from 225
+/// to 185, A100 from 370 to 270 where a row of tiles fills its multiprocessors.)
+fn reread(facts: &Facts, w: &GemmWork) -> f64 {
+    let rows = (facts.sms / (w.n / 128.0).ceil()).max(1.0);
+    let spans = ((w.m / 128.0).ceil() / rows).max(1.0);
+    let weights = w.n * w.k * w.weight;
+    w.groups * weights * (spans - 1.0) * (1.0 - kept(weights, facts.l2))
 }
 
 /// Bytes read again because neither operand's panels stay in L2 over a wave of tiles.

@@ -59,7 +59,7 @@ impl GpuModel {
         let empty = GpuCalibration::default();
         let gpu = calibration.gpu.as_ref().unwrap_or(&empty);
         let seen = calibration.provenance.devices.iter().any(|d| profile.answers_to(d));
-        let kin = facts.arch.is_some_and(|a| gpu.gemm.values().any(|archs| archs.contains_key(a.kin().name())));
+        let kin = facts.arch.is_some_and(|a| gpu.gemm.values().any(|t| t.arch.contains_key(a.kin().name())));
         let spread = |kind: &'static str| {
             let pick = |s: &Spread| {
                 if seen {

@@ -2,12 +2,13 @@
 //! rows on the ordinary lanes.
 
 use super::facts::{Engine, Facts, Peak};
-use super::gemm::{GemmCost, GemmWork, tiled};
+use super::gemm::{GemmCost, GemmWork, Raster, tiled};
 use super::memory::{Footprint, Setting, larger, overlapped};
 use crate::cost::OperandBytes;
 use crate::dtype::DType;
 use crate::lower::SparseGemm;
 use crate::pattern::SparsityPattern;
+use crate::profile::Generation;
 use crate::profile::calibration::{GemmConstants, LibraryConstants, SparseConstants};
 use crate::sparsity::StorageFormat;
 
@@ -59,12 +60,16 @@ impl Library {
 }
 
 /// Bytes and products of 2:4 relative to its dense work: half the values, two bits of position each, twice the issue.
-pub fn half_weights(dense: &GemmWork, op: &SparseGemm, speedup: f64) -> GemmWork {
+pub fn half_weights(facts: &Facts, dense: &GemmWork, op: &SparseGemm, speedup: f64) -> GemmWork {
     let stored = op.format.bytes(&op.weights, op.dtype);
     let elements = op.weights.elements().max(1.0);
     GemmWork {
         weight: stored.total().get() / elements,
         rate: dense.rate * speedup,
+        raster: match (dense.engine, facts.generation()) {
+            (Engine::Tensor16, Some(Generation::AsyncCopy)) => Raster::AlongOutputs,
+            _ => Raster::Swizzled,
+        },
         footprint: Footprint {
             weights: stored.values.get() * dense.groups,
             metadata: stored.metadata.get() * dense.groups,
@@ -83,7 +88,7 @@ pub fn half_constants(dense: &GemmConstants, s: &SparseConstants) -> GemmConstan
         step: dense.step * s.step,
         power: dense.power * s.energy,
         narrow: dense.narrow * s.narrow,
-        split: dense.split * s.split,
+        combine: dense.combine * s.combine,
         ..*dense
     }
 }
@@ -218,7 +223,7 @@ fn venom(facts: &Facts, c: &LibraryConstants, gemm: &GemmConstants, setting: &Se
         dram: c.dram,
         ramp: c.ramp + c.row * (d.k / m),
         step: gemm.step * c.decode,
-        epilogue: gemm.epilogue * c.reuse,
+        drain: gemm.drain / c.reuse,
         ..*gemm
     };
     let v = w.height.min(128.0);

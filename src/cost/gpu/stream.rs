@@ -2,7 +2,7 @@
 
 use super::facts::Facts;
 use super::memory::{Footprint, Setting, overlapped};
-use crate::cost::{OperandBytes, Timing};
+use crate::cost::OperandBytes;
 use crate::lower::{Stream, StreamKind};
 use crate::profile::calibration::StreamConstants;
 
@@ -65,9 +65,6 @@ impl Class {
 /// Longest row that stays in registers between its passes (PyTorch's persistent softmax).
 const REGISTERS: u64 = 1024;
 
-/// Most cycles in which a byte-moving kernel fills and drains the machine: a few trips to memory.
-const FILL_AND_DRAIN: f64 = 3000.0;
-
 /// Time of a stream.
 pub fn stream(facts: &Facts, c: &StreamConstants, setting: &Setting, s: &Stream) -> StreamCost {
     let footprint = Footprint {
@@ -86,8 +83,6 @@ pub fn stream(facts: &Facts, c: &StreamConstants, setting: &Setting, s: &Stream)
     let whole = facts.sms * facts.clock;
     let rows = if row_wise { s.rows as f64 * c.row / (whole * 8.0) } else { 0.0 };
     let chip = moved / (c.feed * whole) + rows;
-    // Samples of streams are nearly all timed call by call: what they take beyond a kernel's own start and end is the
-    // framework's work on their hosts, and a network on the device's own queue does not pay it.
-    let ramp = if setting.timing == Timing::Host { c.ramp } else { c.ramp.min(FILL_AND_DRAIN) } / facts.clock;
+    let ramp = c.ramp / facts.clock;
     StreamCost { time: overlapped(chip, memory, 3.0) + ramp, chip, memory, ramp, dram, l2: moved }
 }

@@ -4,7 +4,7 @@ use super::attention::{AttentionWork, attention};
 use super::constants::Constants;
 use super::conv::conv;
 use super::facts::Facts;
-use super::gemm::{GemmWork, gemm};
+use super::gemm::{GemmWork, Raster, gemm};
 use super::memory::{Footprint, Setting};
 use super::sparse::{Library, LibraryWork, half_constants, half_weights, library, library_work};
 use super::stream::{Class, stream};
@@ -150,6 +150,7 @@ pub fn dense(facts: &Facts, op: &SparseGemm) -> Option<GemmWork> {
         element,
         rate: peak.rate,
         engine: peak.engine,
+        raster: Raster::Swizzled,
         footprint: Footprint {
             weights: groups * n * k * element,
             metadata: groups * metadata,
@@ -190,7 +191,7 @@ pub fn half(facts: &Facts, op: &SparseGemm) -> Result<Work, Fallback> {
             return Err(Fallback::Alignment { pattern, axis, extent, multiple });
         }
     }
-    let work = half_weights(&work, op, speedup);
+    let work = half_weights(facts, &work, op, speedup);
     Ok(match op.source {
         Source::Conv(shape) => Work::HalfConv(work, shape),
         Source::Linear | Source::Activations | Source::Recurrent { .. } => Work::Half(work),
