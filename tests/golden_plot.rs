@@ -152,3 +152,22 @@ fn figures_refer_to_nothing_else() {
         }
     }
 }
+
+#[test]
+fn a_small_page() {
+    use hwsim::report::grid::{Cell, Grid};
+    use hwsim::report::html::{Section, page};
+    let mut grid = Grid::new(&["layer", "#time"]);
+    grid.push([Cell::from("conv1 <&>"), Cell::bold("1.00 ms")]);
+    let section = Section {
+        title: "One <section>".into(),
+        paragraphs: vec!["Said & done.".into()],
+        figures: vec![figures().swap_remove(3)],
+        tables: vec![("Layers".into(), grid)],
+    };
+    let text = page("A page", &[section.clone(), section], "Made by hand.");
+    // The rules of the page are looked at, not compared.
+    let (head, rest) = text.split_once("<style>").unwrap();
+    let (_, body) = rest.split_once("</style>").unwrap();
+    insta::assert_snapshot!("page", format!("{head}<style></style>{body}"));
+}

@@ -48,11 +48,13 @@ SSL = [
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hwsim", default="target/release/hwsim")
-    hwsim = parser.parse_args().hwsim
+    hwsim = pathlib.Path(parser.parse_args().hwsim).resolve()
     here = pathlib.Path(__file__).resolve().parent
 
-    def run(*arguments, quiet=True):
-        answer = subprocess.run([hwsim, *map(str, arguments)], capture_output=True, text=True)
+    def run(*arguments, folder=here):
+        # What is made names its command: as anyone would type it, whatever the folders are called here.
+        command = ["hwsim", *map(str, arguments)]
+        answer = subprocess.run(command, executable=hwsim, cwd=folder, capture_output=True, text=True)
         if answer.returncode:
             raise SystemExit(f"hwsim {' '.join(map(str, arguments))}\n{answer.stderr}")
         return answer.stdout
@@ -67,16 +69,18 @@ def main():
             text.append(network(run, csvs[-1], stem, title, sizes))
         estimates = []
         for stem, pattern in [("resnet50 2-4 on A100", "2:4"), ("resnet50 channel on A100", "channel@0.5")]:
-            path = scratch / f"{stem}.json"
+            estimates.append(f"{stem}.json")
             run("estimate", "--profile", "a100", "--workload", "resnet50", "--batch", 32, "-s", pattern, "--format", "json",
-                "-o", path)
-            estimates.append(path)
-        path = scratch / "llama-3-8b decode 2-4 on A100.json"
-        run("estimate", "--profile", "a100", "--workload", "llama-3-8b", "--decode", 2048, "-s", "2:4", "--format", "json", "-o",
-            path)
-        estimates.append(path)
+                "-o", estimates[-1], folder=scratch)
+        estimates.append("llama-3-8b decode 2-4 on A100.json")
+        run("estimate", "--profile", "a100", "--workload", "llama-3-8b", "--decode", 2048, "-s", "2:4", "--format", "json",
+            "-o", estimates[-1], folder=scratch)
+        for path in csvs:
+            shutil.copy(path, scratch)
         figures = scratch / "figures"
-        run("report", *estimates, *csvs, "-o", here / "report.html", "--svg", figures, "--title", "hwsim: which pattern wins where")
+        run("report", *estimates, *(path.name for path in csvs), "-o", "report.html", "--svg", "figures", "--title",
+            "hwsim: which pattern wins where", folder=scratch)
+        shutil.copy(scratch / "report.html", here)
         for old in here.glob("*.svg"):
             old.unlink()
         for figure in sorted(figures.glob("*.svg")):
@@ -91,7 +95,7 @@ def sweep(run, here, stem, sizes):
     path = here / f"{stem}.csv"
     patterns = [word for p in SINGLE + LADDERS for word in ("-s", p)]
     profiles = ",".join(p for p, _ in DEVICES)
-    run("sweep", *sizes, "--profile", profiles, *patterns, "--at", AT, "--per", "network", "-o", path)
+    run("sweep", *sizes, "--profile", profiles, *patterns, "--at", AT, "--per", "network", "-o", path.name)
     return path
 
 

@@ -74,7 +74,7 @@ pub fn page(title: &str, sections: &[Section], footer: &str) -> String {
         }
         out.push_str("</section>\n");
     }
-    let _ = write!(out, "</main>\n<footer><p>{}</p></footer>\n</body>\n</html>\n", escape(footer));
+    let _ = writeln!(out, "</main>\n<footer><p>{}</p></footer>\n</body>\n</html>", escape(footer));
     out
 }
 

@@ -37,10 +37,10 @@ pub fn css() -> String {
     );
     let colours = |css: &mut String, base: [&str; 6], series: fn(&(&str, &str)) -> String| {
         let [ground, text, muted, grid, axis, soft] = base;
-        let _ = write!(
+        let _ = writeln!(
             css,
             ".hw .bg{{fill:{ground}}}.hw .t{{fill:{text}}}.hw .m{{fill:{muted}}}.hw .g{{stroke:{grid}}}\
-             .hw .a{{stroke:{axis}}}.hw .e{{stroke:{text}}}.hw .q{{fill:{soft}}}.hw .r{{stroke:{soft}}}.hw .z{{stroke:{ground}}}.hw .x{{stroke:{muted}}}\n"
+             .hw .a{{stroke:{axis}}}.hw .e{{stroke:{text}}}.hw .q{{fill:{soft}}}.hw .r{{stroke:{soft}}}.hw .z{{stroke:{ground}}}.hw .x{{stroke:{muted}}}"
         );
         for (i, colour) in PALETTE.iter().enumerate() {
             let colour = series(colour);
