@@ -104,7 +104,7 @@ const CHUNK: u64 = 128;
 /// Chunks of a round for each thread: enough that the slowest one at its end does not matter, unless they take long.
 const ROUND: u64 = 64;
 
-/// Chunks that one desk serves: setting one up is nothing beside a chunk, and a thread that ends early would wait.
+/// Chunks that one desk serves.
 const A_TIME: usize = 2;
 
 /// Layers of a round for each thread: a tenth of a second's work, after which a state may be kept.
