@@ -38,7 +38,9 @@ fn model() -> Vec<u8> {
         .node(node("Gather", &["words", "ids"], &["x0"], vec![]));
     for layer in 0..12 {
         let mut from = format!("x{layer}");
-        for (part, (k, n)) in [(768, 768), (768, 768), (768, 768), (768, 768), (768, 3072), (3072, 768)].into_iter().enumerate() {
+        for (part, (k, n)) in
+            [(768, 768), (768, 768), (768, 768), (768, 768), (768, 3072), (3072, 768)].into_iter().enumerate()
+        {
             let (w, to) = (format!("w{layer}.{part}"), format!("y{layer}.{part}"));
             let to = if part == 5 { format!("x{}", layer + 1) } else { to };
             net = net.weight(weight(&w, k, n, &mut state)).node(node("MatMul", &[&from, &w], &[&to], vec![]));
@@ -67,7 +69,8 @@ fn masks(c: &mut Criterion) {
         let source = Source::open(path, &Options::default()).expect("a model");
         let assignment = Assignment::parse(&[rule]).expect("a pattern");
         let zeros = source.zero_points();
-        let request = Request { assignment: &assignment, choose: &Magnitude, zero_in_place: false, strict: true, zeros };
+        let request =
+            Request { assignment: &assignment, choose: &Magnitude, zero_in_place: false, strict: true, zeros };
         let rewrite = source.plan(&request).expect("a plan");
         let pieces = rewrite.splice(Some("data")).expect("pieces").model;
         let write = |to: &mut dyn std::io::Write| rewrite.write(&pieces, &Magnitude, to).map(drop);

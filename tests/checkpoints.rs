@@ -104,7 +104,8 @@ fn llama(folder: &Path) {
         fs::write(folder.join(&shard), file(&tensors)).unwrap();
         map.extend(half.iter().map(|(n, _)| format!(r#""{n}":"{shard}""#)));
     }
-    fs::write(folder.join("model.safetensors.index.json"), format!(r#"{{"weight_map":{{{}}}}}"#, map.join(","))).unwrap();
+    fs::write(folder.join("model.safetensors.index.json"), format!(r#"{{"weight_map":{{{}}}}}"#, map.join(",")))
+        .unwrap();
 }
 
 #[test]
@@ -147,8 +148,7 @@ fn a_lone_checkpoint_is_a_list_of_layers() {
 }
 
 fn structure(n: usize, k: usize, keep: impl Fn(usize, usize) -> bool) -> Structure {
-    let weights: Vec<f32> =
-        (0..n * k).map(|i| if keep(i / k, i % k) { 1.0 + i as f32 } else { 0.0 }).collect();
+    let weights: Vec<f32> = (0..n * k).map(|i| if keep(i / k, i % k) { 1.0 + i as f32 } else { 0.0 }).collect();
     Structure::of(&weights, n, k)
 }
 

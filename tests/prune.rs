@@ -18,8 +18,8 @@ use hwsim::workload::onnx::proto::*;
 use hwsim::workload::onnx::value::Elem;
 use hwsim::workload::weights::{Stored, decode, width};
 use onnx::{Builder, int, list, node};
-use prost::Message;
 use proptest::prelude::*;
+use prost::Message;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -225,7 +225,12 @@ fn attention() -> Builder {
         let (w, p, r) = (format!("{part}.w"), format!("{part}.p"), format!("{part}.r"));
         net = net.weight(random(&w, &[6, 8])).op("MatMul", &["x", &w], &p, vec![]);
         net = net.op("Reshape", &[&p, "heads"], &r, vec![]);
-        net = net.op("Transpose", &[&r], part, vec![list("perm", if part == "k" { &[0, 2, 3, 1] } else { &[0, 2, 1, 3] })]);
+        net = net.op(
+            "Transpose",
+            &[&r],
+            part,
+            vec![list("perm", if part == "k" { &[0, 2, 3, 1] } else { &[0, 2, 1, 3] })],
+        );
     }
     net.op("MatMul", &["q", "k"], "qk", vec![])
         .op("Softmax", &["qk"], "soft", vec![int("axis", -1)])
@@ -307,7 +312,8 @@ fn constants_that_other_nodes_read_too_are_copied_for_the_one_that_changes() {
     let whole = source(attention().model.encode_to_vec());
     let (bytes, _) = prune(&whole, &["q.p=head@0.5"], false).unwrap();
     let model = ModelProto::decode(&bytes[..]).unwrap().graph.unwrap();
-    let reads = |op: &str| model.node.iter().filter(|n| n.op_type == op).map(|n| n.input[1].clone()).collect::<Vec<_>>();
+    let reads =
+        |op: &str| model.node.iter().filter(|n| n.op_type == op).map(|n| n.input[1].clone()).collect::<Vec<_>>();
     let constants = model.node.iter().filter(|n| n.op_type == "Constant").count();
     // Three reshapes read `heads`: each gets its own; `whole` has one reader and changes where it is.
     assert_eq!((reads("Reshape").iter().filter(|r| *r == "heads").count(), constants), (0, 3));
@@ -377,12 +383,7 @@ fn typed_fields_and_constant_nodes_are_masked_too() {
             v
         })
         .collect();
-    let w = TensorProto {
-        dims: vec![4, 4],
-        data_type: 10,
-        int32_data: vec![halves.into()],
-        ..Default::default()
-    };
+    let w = TensorProto { dims: vec![4, 4], data_type: 10, int32_data: vec![halves.into()], ..Default::default() };
     let value = AttributeProto { name: "value".into(), r#type: 4, t: Some(w), ..Default::default() };
     let net = Builder::new(13)
         .value(onnx::value("x", 10, &[1, 4]))

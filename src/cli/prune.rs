@@ -61,7 +61,13 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     );
     let options = args.sizes.options()?;
     let choose = Magnitude;
-    let request = |zeros| Request { assignment: &assignment, choose: &choose, zero_in_place: args.keep_shapes, strict: true, zeros };
+    let request = |zeros| Request {
+        assignment: &assignment,
+        choose: &choose,
+        zero_in_place: args.keep_shapes,
+        strict: true,
+        zeros,
+    };
     let (graph, plan, tallies, before);
     if from == "onnx" {
         let source = Source::open(&args.workload, &options)?;
@@ -81,7 +87,10 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         let (model, metadata) = safetensors::import(&args.workload, &options)?;
         model.graph.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
         if let Some(rule) = assignment.rules.iter().find(|r| r.choice.pattern.shrinks_graph()) {
-            bail!("{}: a checkpoint without channels needs another config.json and code that knows it; export the network to .onnx", rule.text);
+            bail!(
+                "{}: a checkpoint without channels needs another config.json and code that knows it; export the network to .onnx",
+                rule.text
+            );
         }
         plan = Plan::of(&model.graph, &model.weights, &request(HashMap::new()), &BTreeMap::new(), &BTreeSet::new())?;
         let checkpoint = Checkpoint::of(&args.workload, &model.weights, &plan, metadata)?;

@@ -274,8 +274,7 @@ impl Masked {
         for i in 0..rows {
             let line = &mut part[i * inner * w..][..inner * w];
             for (j, element) in line.chunks_exact_mut(w).enumerate() {
-                let (r, c, out) =
-                    if self.view.transposed { (j, at + i, output + j) } else { (at + i, j, output + i) };
+                let (r, c, out) = if self.view.transposed { (j, at + i, output + j) } else { (at + i, j, output + i) };
                 if !choice.mask.get(r as u64, c as u64) {
                     element.fill(self.fill(out));
                     zeroed += 1;

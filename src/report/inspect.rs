@@ -114,11 +114,7 @@ impl Inspection {
             params: graph.total_parameters()?,
             macs: graph.total_macs()?,
             layers,
-            groups: groups
-                .prunable()
-                .map(|g| own(g.producers()))
-                .filter(|names| !names.is_empty())
-                .collect(),
+            groups: groups.prunable().map(|g| own(g.producers())).filter(|names| !names.is_empty()).collect(),
             tensors,
             warnings: graph.warnings.clone(),
         })

@@ -89,7 +89,17 @@ impl WeightReport {
         if let Some(width) = width {
             table.set_width(width);
         }
-        table.set_header(["layer", "dtype", "elements", "% zero", "structure", "dead out", "dead in", "twice", "subnormal"]);
+        table.set_header([
+            "layer",
+            "dtype",
+            "elements",
+            "% zero",
+            "structure",
+            "dead out",
+            "dead in",
+            "twice",
+            "subnormal",
+        ]);
         let some = |n: u64| if n == 0 { String::new() } else { n.to_string() };
         for t in &self.tensors {
             let share = 100.0 * t.zeros as f64 / t.elements.max(1) as f64;
@@ -187,11 +197,7 @@ fn look(model: &Model, layer: &Layer, param: &Param, row: &mut TensorReport) -> 
 }
 
 /// What the profile makes of each layer's structure, by the same model that estimates networks.
-fn speedups(
-    graph: &Graph,
-    profile: &Profile,
-    tensors: &mut [(TensorReport, Option<SparsityPattern>)],
-) -> Result<()> {
+fn speedups(graph: &Graph, profile: &Profile, tensors: &mut [(TensorReport, Option<SparsityPattern>)]) -> Result<()> {
     let rules: Vec<Rule> = tensors
         .iter()
         .filter_map(|(row, pattern)| Some(format!("{}={}", globset::escape(&row.layer), (*pattern)?)))
@@ -247,7 +253,8 @@ fn sentences(tensors: &[(TensorReport, Option<SparsityPattern>)], profile: Optio
         }
         Some(("dense", part)) if part > 0.95 => text.push(format!("{share:.1} % zeros: this checkpoint is dense")),
         _ => {
-            let part = |(k, n): (&String, &u64)| format!("{k} in {:.0} % of the weights", 100.0 * *n as f64 / elements as f64);
+            let part =
+                |(k, n): (&String, &u64)| format!("{k} in {:.0} % of the weights", 100.0 * *n as f64 / elements as f64);
             text.push(format!("{share:.1} % zeros: {}", kinds.iter().map(part).collect::<Vec<_>>().join(", ")));
         }
     }

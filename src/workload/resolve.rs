@@ -82,7 +82,8 @@ pub fn with_weights(path: &Path, options: &Options) -> Result<onnx::Model> {
         Some("safetensors" | "json") => Ok(safetensors::import(path, options)?.0),
         _ if path.is_dir() => Ok(safetensors::import(path, options)?.0),
         _ => {
-            let reason = "holds no weights; name an .onnx, a .safetensors or a folder with a config.json and one".into();
+            let reason =
+                "holds no weights; name an .onnx, a .safetensors or a folder with a config.json and one".into();
             Err(Error::Model { path: path.into(), reason })
         }
     }
@@ -95,5 +96,7 @@ pub(super) fn name_of(path: &Path) -> String {
     let folder = path.parent().and_then(|p| text(p.file_name()));
     if stem == "config" || stem == "model" && folder.is_some() && path.extension().is_some_and(|e| e == "safetensors") {
         folder.unwrap_or(stem)
-    } else { stem }
+    } else {
+        stem
+    }
 }

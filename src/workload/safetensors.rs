@@ -95,7 +95,8 @@ pub fn parse(path: &Path, bytes: Bytes) -> Result<(Vec<Stored>, Option<Texts>)> 
         let elem = elem(info.dtype);
         let whole = start.checked_add(to).filter(|&end| from <= to && end <= bytes.len());
         let end = whole.ok_or_else(|| bad(path, format!("tensor `{name}` lies past the end of the file")))?;
-        let payload = if elem == Elem::Unknown { Payload::Missing } else { Payload::Raw(bytes.slice(start + from..end)) };
+        let payload =
+            if elem == Elem::Unknown { Payload::Missing } else { Payload::Raw(bytes.slice(start + from..end)) };
         let shape = info.shape.iter().map(|&d| d as u64).collect();
         tensors.push(Stored { name, elem, shape, payload });
     }
@@ -148,7 +149,9 @@ pub fn import(path: &Path, options: &Options) -> Result<(Model, Option<Texts>)> 
         }
         None => {
             let mut graph = loose(path, &weights)?;
-            graph.warnings.push("there is no config.json beside it: its weights are taken as layers of their own".into());
+            graph
+                .warnings
+                .push("there is no config.json beside it: its weights are taken as layers of their own".into());
             graph
         }
     };
@@ -185,7 +188,8 @@ fn bind(mut graph: Graph, weights: &Weights) -> Graph {
                 _ => "weight",
             };
             let reversed: Vec<u64> = p.shape.iter().rev().copied().collect();
-            let tied = || tables.iter().find(|(shape, _)| p.shared && *shape == p.shape).and_then(|t| weights.get(&t.1));
+            let tied =
+                || tables.iter().find(|(shape, _)| p.shared && *shape == p.shape).and_then(|t| weights.get(&t.1));
             match find(&name, part).or_else(tied) {
                 // GPT-2's layers store [in, out]; where both are the same the name tells them.
                 Some(s) if p.role == Role::Weight && s.shape == reversed && (s.shape != p.shape || conv1d(&name)) => {
