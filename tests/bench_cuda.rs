@@ -104,7 +104,7 @@ fn cold_loops_cycle_twice_the_cache_and_replays_last_long_enough() {
     // 2 MiB of weights: 64 MiB are 32 sets, and one more. A call of 2 µs needs 1,000 for 2 ms; 12 µs need 167, of which
     // each set takes as many.
     assert_eq!(log.copies, [1, 33]);
-    assert!(log.calls.contains(&1000), "{:?}", log.calls);
+    assert!(log.calls.iter().any(|c| (1000..=1001).contains(c)), "{:?}", log.calls);
     assert_eq!(log.calls.last(), Some(&198));
 }
 

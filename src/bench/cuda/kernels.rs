@@ -63,16 +63,17 @@ fn formats(dtype: DType) -> Result<Formats, String> {
     Ok(Formats { operand, output, output_bytes, integer })
 }
 
+/// Values that are drawn before they repeat: a multiple of four, so that groups of 2:4 stay aligned.
+const DRAWN: u64 = 1 << 20;
+
 /// Values between a half and one of either sign (any, in int8): zeros would spare power.
-fn values(dtype: DType, count: u64, seed: u64) -> Vec<u8> {
+fn drawn(dtype: DType, seed: u64) -> Vec<u8> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut bytes = Vec::new();
-    for _ in 0..count {
+    for _ in 0..DRAWN {
         let bits: u32 = rng.random();
         match dtype {
-            DType::Fp32 | DType::Tf32 => {
-                bytes.extend((0x3f00_0000 | (bits & 0x807f_ffff)).to_le_bytes());
-            }
+            DType::Fp32 | DType::Tf32 => bytes.extend((0x3f00_0000 | (bits & 0x807f_ffff)).to_le_bytes()),
             DType::Fp16 => bytes.extend((0x3800 | (bits as u16 & 0x83ff)).to_le_bytes()),
             DType::Bf16 => bytes.extend((0x3f00 | (bits as u16 & 0x807f)).to_le_bytes()),
             DType::Fp8 => bytes.push(0x30 | (bits as u8 & 0x87)),
@@ -80,6 +81,16 @@ fn values(dtype: DType, count: u64, seed: u64) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// So many elements, the drawn ones over and over.
+fn filled(drawn: &[u8], count: u64) -> Vec<u8> {
+    let length = drawn.len() as u64 / DRAWN * count;
+    drawn.iter().copied().cycle().take(length as usize).collect()
+}
+
+fn values(dtype: DType, count: u64, seed: u64) -> Vec<u8> {
+    filled(&drawn(dtype, seed), count)
 }
 
 /// Zeroes two of each four along k.
@@ -368,9 +379,10 @@ impl Half {
             let asked = (library.compressed_size)(&*o.handle, &*o.plan, &mut compressed, &mut scratch);
             check(asked, "cusparseLtSpMMACompressedSize")?;
         }
-        let mut contents = values(p.dtype, size, 2);
-        let element = contents.len() / (size.max(1) as usize);
-        prune_half(&mut contents, element, 3);
+        let mut pruned = drawn(p.dtype, 2);
+        let element = pruned.len() / DRAWN as usize;
+        prune_half(&mut pruned, element, 3);
+        let contents = filled(&pruned, size);
         let (plain, scratch) = (Buffer::of(context, &contents)?, Buffer::new(context, scratch)?);
         let first = Buffer::new(context, compressed)?;
         let operands = Operands::new(context, p, &f)?;

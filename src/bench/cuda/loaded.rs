@@ -12,11 +12,13 @@ pub type Address = u64;
 
 /// Room for one of cuSPARSELt's opaque structures: 512 bytes in version 0.8, 11,024 in version 0.4.
 #[repr(C, align(64))]
+#[allow(dead_code, reason = "its contents are the library's")]
 pub struct Structure(pub [u8; 16384]);
 
 /// A GEMM algorithm that cuBLASLt's heuristic proposes (`cublasLtMatmulHeuristicResult_t`).
 #[repr(C)]
 #[derive(Clone, Copy, Default)]
+#[allow(dead_code, reason = "the layout is the library's")]
 pub struct Proposal {
     /// The algorithm, opaque.
     pub algorithm: [u64; 8],
