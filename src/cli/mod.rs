@@ -10,6 +10,7 @@ mod merge;
 mod output;
 mod profiles;
 mod prune;
+mod pruning;
 mod provenance;
 mod question;
 mod report;
