@@ -3,12 +3,13 @@
 use super::output::Format;
 use super::{output, resolve};
 use clap::ValueEnum;
+use hwsim::cost::preferred::preferred_multiple;
 use hwsim::cost::{Options, Timing};
 use hwsim::dtype::DType;
 use hwsim::lower::Assignment;
 use hwsim::report::estimate::default_dtype;
 use hwsim::report::table::{Order, Style, grid, headline, table};
-use hwsim::report::{Request, Target, estimate, export, why};
+use hwsim::report::{Pruned, Request, Target, estimate_pruned, export, why};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -31,6 +32,11 @@ pub struct Args {
     /// Pattern, or GLOB=PATTERN, with an optional /FORMAT; the last match wins
     #[arg(short, long = "sparsity", value_name = "[GLOB=]PATTERN[/FORMAT]")]
     sparsity: Vec<String>,
+    #[command(flatten)]
+    pruning: super::pruning::Pruning,
+    /// Round the channels and heads that stay to a multiple of N, or to what the machine's units fill (auto)
+    #[arg(long, value_name = "N|auto", value_parser = round_to, conflicts_with = "gemm")]
+    round_to: Option<RoundTo>,
     /// Number format: fp32, tf32, fp16, bf16, fp8, int8, fp4
     #[arg(long)]
     dtype: Option<DType>,
@@ -83,29 +89,70 @@ enum TimingArg {
     Host,
 }
 
+/// What channel counts are rounded to.
+#[derive(Clone, Copy, Debug)]
+enum RoundTo {
+    Multiple(u64),
+    Auto,
+}
+
+fn round_to(text: &str) -> Result<RoundTo, String> {
+    match text.parse::<u64>() {
+        _ if text == "auto" => Ok(RoundTo::Auto),
+        Ok(n) if n > 0 => Ok(RoundTo::Multiple(n)),
+        _ => Err("give a multiple of at least 1, or auto".into()),
+    }
+}
+
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let mut profile = super::profile(&args.profile)?;
     if let Some(path) = &args.calibration {
         super::calibrate_with(&mut profile, path)?;
     }
-    let assignment = Assignment::parse(&args.sparsity)?;
+    let mut assignment = Assignment::parse(&args.sparsity)?;
     let timing = match args.timing {
         TimingArg::Cold => Timing::Cold,
         TimingArg::Warm => Timing::Warm,
         TimingArg::Host => Timing::Host,
     };
+    let dtype = args.dtype.unwrap_or_else(|| default_dtype(&profile));
+    let mut pruned = Pruned {
+        round_to: match args.round_to {
+            None => 1,
+            Some(RoundTo::Multiple(n)) => n,
+            Some(RoundTo::Auto) => preferred_multiple(&profile, dtype),
+        },
+        ..Pruned::default()
+    };
+    let (graph, quality);
+    let target = match &args.gemm {
+        Some(shape) => {
+            quality = None;
+            Target::Gemm(resolve::gemm(shape, args.groups)?)
+        }
+        None => {
+            (graph, quality) = match args.pruning.asked() {
+                true => {
+                    let model = args.workload.with_weights()?;
+                    let chosen = args.pruning.choose(&model, &mut assignment)?;
+                    pruned.masks = chosen.masks;
+                    (model.graph, Some(chosen.report))
+                }
+                false => (args.workload.load()?, None),
+            };
+            Target::Network(&graph)
+        }
+    };
     let request = Request {
         profile: &profile,
         assignment: &assignment,
-        dtype: args.dtype.unwrap_or_else(|| default_dtype(&profile)),
+        dtype,
         options: Options { threads: args.threads, timing },
         queues: args.queues.max(1),
         fuse: !args.no_fuse,
     };
-    let answer = match &args.gemm {
-        Some(shape) => estimate(&Target::Gemm(resolve::gemm(shape, args.groups)?), &request)?,
-        None => estimate(&Target::Network(&args.workload.load()?), &request)?,
-    };
+    let mut answer = estimate_pruned(&target, &request, &pruned)?;
+    answer.quality = quality;
     for warning in &answer.warnings {
         eprintln!("warning: {warning}");
     }
@@ -128,6 +175,9 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
             writeln!(out, "{}\n", headline(&answer))?;
             writeln!(out, "{}\n", table(&answer, style))?;
             writeln!(out, "{}", wrap(&why::why(&answer)))?;
+            if let Some(q) = &answer.quality {
+                writeln!(out, "\n{}\n\n{}", q.table(), wrap(&q.sentence()))?;
+            }
             writeln!(out, "\n{}", FOOTER)
         }
     })

@@ -9,6 +9,7 @@ mod inspect;
 mod merge;
 mod output;
 mod profiles;
+mod pruning;
 mod provenance;
 mod prune;
 mod question;

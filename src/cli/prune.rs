@@ -2,16 +2,19 @@
 
 use super::output::{self, RowFormat};
 use anyhow::{bail, ensure};
-use clap::ValueEnum;
 use hwsim::error::Error;
 use hwsim::lower::Assignment;
+use hwsim::prune::calibration;
 use hwsim::prune::onnx::{Output, Rewrite, Source};
 use hwsim::prune::safetensors::Checkpoint;
+use hwsim::prune::saliency::Selector;
 use hwsim::prune::tensor::Tally;
 use hwsim::prune::{Choose, Magnitude, Plan, Request};
 use hwsim::report::export::write_whole;
 use hwsim::report::prune::Pruning;
-use hwsim::workload::safetensors;
+use hwsim::sparsity::Criterion;
+use hwsim::workload::weights::Weights;
+use hwsim::workload::{Graph, safetensors};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,9 +29,15 @@ pub struct Args {
     /// Pattern, or GLOB=PATTERN; the last match wins. channel@s and head@s make the network smaller, the others write zeros
     #[arg(short, long = "sparsity", value_name = "[GLOB=]PATTERN", required = true)]
     sparsity: Vec<String>,
-    /// What decides which weights stay
-    #[arg(long, value_enum, default_value_t)]
-    saliency: Saliency,
+    /// What decides which weights stay: magnitude (l1), l2, obd, wanda, sparsegpt, bn, taylor, random
+    #[arg(long, value_name = "CRITERION", default_value_t)]
+    saliency: Criterion,
+    /// Statistics of calibration inputs: .npz with arrays LAYER:x, :norms, :h, :g or :gamma
+    #[arg(long, value_name = "NPZ")]
+    calibration_data: Option<PathBuf>,
+    /// Seed of the random criterion
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
     /// Write zeros where channels and heads would go, and keep every shape
     #[arg(long)]
     keep_shapes: bool,
@@ -43,11 +52,17 @@ pub struct Args {
     report: Option<PathBuf>,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
-enum Saliency {
-    /// The largest absolute values stay
-    #[default]
-    Magnitude,
+/// What decides for a network.
+fn chooser(args: &Args, graph: &Graph, weights: &Weights) -> Result<Box<dyn Choose>, Error> {
+    if args.saliency == Criterion::Magnitude {
+        return Ok(Box::new(Magnitude));
+    }
+    let statistics = match &args.calibration_data {
+        Some(path) => calibration::load(path, graph)?,
+        None => HashMap::new(),
+    };
+    let selector = Selector { criterion: args.saliency, seed: args.seed, statistics, ..Selector::default() };
+    Ok(Box::new(selector.with_scales(graph, weights)))
 }
 
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
@@ -60,10 +75,9 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         args.output.display()
     );
     let options = args.sizes.options()?;
-    let choose = Magnitude;
-    let request = |zeros| Request {
+    let request = |zeros, choose| Request {
         assignment: &assignment,
-        choose: &choose,
+        choose,
         zero_in_place: args.keep_shapes,
         strict: true,
         zeros,
@@ -72,14 +86,15 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     if from == "onnx" {
         let source = Source::open(&args.workload, &options)?;
         source.model.graph.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
-        let rewrite = source.plan(&request(source.zero_points()))?;
+        let choose = chooser(&args, &source.model.graph, &source.model.weights)?;
+        let rewrite = source.plan(&request(source.zero_points(), &*choose))?;
         tallies = if to == "onnx" {
-            write_model(&rewrite, &args.output, &choose)?
+            write_model(&rewrite, &args.output, &*choose)?
         } else {
             let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
             let weights = &source.model.weights;
             let checkpoint = Checkpoint::of(&args.workload, weights, &rewrite.plan, Some(metadata))?;
-            write_checkpoint(&checkpoint, &args.output, &choose)?
+            write_checkpoint(&checkpoint, &args.output, &*choose)?
         };
         before = size(&args.workload)? + source.outside();
         (graph, plan) = (source.model.graph.clone(), rewrite.plan);
@@ -92,16 +107,22 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
                 rule.text
             );
         }
-        plan = Plan::of(&model.graph, &model.weights, &request(HashMap::new()), &BTreeMap::new(), &BTreeSet::new())?;
+        let choose = chooser(&args, &model.graph, &model.weights)?;
+        plan = Plan::of(
+            &model.graph,
+            &model.weights,
+            &request(HashMap::new(), &*choose),
+            &BTreeMap::new(),
+            &BTreeSet::new(),
+        )?;
         let checkpoint = Checkpoint::of(&args.workload, &model.weights, &plan, metadata)?;
-        tallies = write_checkpoint(&checkpoint, &args.output, &choose)?;
+        tallies = write_checkpoint(&checkpoint, &args.output, &*choose)?;
         before = model.weights.iter().map(|s| s.bytes()).sum();
         graph = model.graph;
     }
     let data = beside(&args.output);
     let files = (before, size(&args.output)? + if to == "onnx" && data.exists() { size(&data)? } else { 0 });
-    let Saliency::Magnitude = args.saliency;
-    let report = Pruning::of(&graph, &plan, &tallies, "magnitude", files)?;
+    let report = Pruning::of(&graph, &plan, &tallies, args.saliency.name(), files)?;
     if report.tensors.is_empty() {
         eprintln!("warning: nothing was pruned; the reasons follow");
     }

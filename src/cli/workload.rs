@@ -1,8 +1,10 @@
 //! The network that a command speaks of: its name or path, and what binds its free sizes.
 
 use super::resolve;
-use hwsim::error::Result;
+use hwsim::error::{Error, Result};
+use hwsim::workload::onnx::Model;
 use hwsim::workload::{Graph, Options};
+use std::path::Path;
 
 /// Used where nobody names a network.
 const DEFAULT: &str = "resnet50";
@@ -40,6 +42,15 @@ impl Source {
     /// Whether a network was named.
     pub fn is_given(&self) -> bool {
         self.workload.is_some()
+    }
+
+    /// The network with its weights, from a file that has some.
+    pub fn with_weights(&self) -> Result<Model> {
+        let Some(name) = self.workload.as_deref() else {
+            let reason = "masks of real weights need a network that has some: an .onnx or .safetensors file";
+            return Err(Error::argument("--workload", reason));
+        };
+        hwsim::workload::resolve::with_weights(Path::new(name), &self.sizes.options()?)
     }
 
     /// The network, shapes inferred.

@@ -4,6 +4,7 @@ pub mod cpu;
 pub mod energy;
 pub mod gpu;
 pub mod network;
+pub mod preferred;
 pub mod roofline;
 pub mod systolic;
 

@@ -7,10 +7,12 @@ pub mod assign;
 pub mod blocking;
 pub mod fuse;
 pub mod layer;
+pub mod masks;
 pub mod shrink;
 
 pub use assign::{Assignment, Choice, Rule};
 pub use fuse::{Step, steps};
+pub use masks::{Masks, count_masks};
 pub use shrink::{Shrunk, shrink};
 
 use crate::dtype::DType;

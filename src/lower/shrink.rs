@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::pattern::SparsityPattern;
 use crate::sparsity::groups::{Axis, ClassId, Groups, Kind};
-use crate::sparsity::mask::kept;
+use crate::sparsity::select::round_units;
 use crate::workload::graph::Graph;
 use crate::workload::layer::*;
 use crate::workload::shape;
@@ -85,6 +85,19 @@ pub struct Shrunk {
 /// # Errors
 /// [`Error::Shrink`] when the smaller graph contradicts itself at a layer, which is named.
 pub fn shrink(graph: &Graph, assignment: impl Fn(&Layer) -> Option<SparsityPattern>) -> Result<Shrunk> {
+    shrink_rounded(graph, assignment, 1)
+}
+
+/// The same with extents that are multiples of `multiple` wherever that still removes something (what vectors, tensor
+/// cores or arrays like); see [`round_units`].
+///
+/// # Errors
+/// As [`shrink`].
+pub fn shrink_rounded(
+    graph: &Graph,
+    assignment: impl Fn(&Layer) -> Option<SparsityPattern>,
+    multiple: u64,
+) -> Result<Shrunk> {
     let asked: Vec<(NodeIndex, SparsityPattern)> = graph
         .order()
         .iter()
@@ -116,7 +129,7 @@ pub fn shrink(graph: &Graph, assignment: impl Fn(&Layer) -> Option<SparsityPatte
             class,
             kind: g.kind,
             producers: g.producers().into_iter().map(str::to_owned).collect(),
-            kept: kept(g.size, least).max(1),
+            kept: round_units(g.size, g.width, least, multiple),
             total: g.size,
             fraction: least,
             disagreement: (most > least).then_some(most),

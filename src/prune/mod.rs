@@ -4,11 +4,15 @@
 //! [`onnx`] splices the edits into the file's own bytes ([`wire`]) and lets [`nodes`] adjust the constants and attributes
 //! that name extents; [`safetensors`] writes checkpoints.
 
+pub mod calibration;
 pub mod choose;
 pub mod nodes;
+pub mod npz;
 pub mod onnx;
 pub mod plan;
+pub mod regions;
 pub mod safetensors;
+pub mod saliency;
 pub mod tensor;
 pub mod wire;
 

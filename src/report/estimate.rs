@@ -6,7 +6,7 @@ use crate::cost::{self, CostModel, LayerCost};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::lower::shrink::Outcome;
-use crate::lower::{self, Assignment, Gemm, Lowered, SparseGemm, Step, steps};
+use crate::lower::{self, Assignment, Gemm, Lowered, Masks, SparseGemm, Step, count_masks, steps};
 use crate::pattern::SparsityPattern;
 use crate::profile::Profile;
 use crate::sparsity::StorageFormat;
@@ -58,6 +58,9 @@ pub struct Estimate {
     pub total: Totals,
     /// Step by step, in order.
     pub layers: Vec<Row>,
+    /// What the masks of real weights leave, where there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quality: Option<super::quality::QualityReport>,
     /// What was refused, rounded or could not be followed.
     #[serde(skip)]
     pub warnings: Vec<String>,
@@ -74,9 +77,26 @@ pub struct Estimate {
 /// # Errors
 /// Rules that match nothing or cannot be carried out, counts past 2^64 − 1, operations that the machine cannot run.
 pub fn estimate(target: &Target<'_>, request: &Request<'_>) -> Result<Estimate> {
+    estimate_pruned(target, request, &Pruned::default())
+}
+
+/// What is known of a pruned network beyond its patterns.
+#[derive(Clone, Debug, Default)]
+pub struct Pruned {
+    /// Masks of real weights: what they count replaces what their layers' patterns expect.
+    pub masks: Masks,
+    /// Extents that channel and head removal leaves are multiples of this; 0 and 1 leave them as they come.
+    pub round_to: u64,
+}
+
+/// The same for a network of which more is known than its patterns.
+///
+/// # Errors
+/// As [`estimate`].
+pub fn estimate_pruned(target: &Target<'_>, request: &Request<'_>, pruned: &Pruned) -> Result<Estimate> {
     let model = cost::model(request.profile, request.options)?;
     match target {
-        Target::Network(graph) => whole_network(graph, request, &*model),
+        Target::Network(graph) => whole_network(graph, request, pruned, &*model),
         Target::Gemm(gemm) => single_product(*gemm, request, &*model),
     }
 }
@@ -92,18 +112,19 @@ pub fn default_dtype(profile: &Profile) -> DType {
     }
 }
 
-fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) -> Result<Estimate> {
+fn whole_network(graph: &Graph, request: &Request<'_>, known: &Pruned, model: &dyn CostModel) -> Result<Estimate> {
     let weighted: Vec<&str> =
         graph.layers().filter(|l| lower::layer::takes_rules(l)).map(|l| l.name.as_str()).collect();
     request.assignment.check(weighted.iter().copied())?;
     let mut warnings = graph.warnings.clone();
     let run = |graph: &Graph, assignment: &Assignment| -> Result<(Vec<Step>, NetworkCost)> {
-        let steps = steps(graph, assignment, request.dtype, request.fuse)?;
+        let mut steps = steps(graph, assignment, request.dtype, request.fuse)?;
+        count_masks(&mut steps, graph, &known.masks);
         let cost = network(&steps, model, request.queues)?;
         Ok((steps, cost))
     };
     let dense = run(graph, &Assignment::dense())?;
-    let shrunk = shrink(graph, request.assignment, &mut warnings)?;
+    let shrunk = shrink(graph, request.assignment, known.round_to, &mut warnings)?;
     let asked = shrunk.as_ref().unwrap_or(graph);
     let pruned = if request.assignment.rules.is_empty() { None } else { Some(run(asked, request.assignment)?) };
     let (steps, cost) = pruned.as_ref().unwrap_or(&dense);
@@ -164,6 +185,7 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
             overhead_s: total.overhead.get(),
         },
         layers,
+        quality: None,
         warnings,
         levels: model.levels().to_vec(),
         last_level: model.last_level(),
@@ -171,14 +193,14 @@ fn whole_network(graph: &Graph, request: &Request<'_>, model: &dyn CostModel) ->
 }
 
 /// The network without the channels and heads that rules remove; `None` where no rule removes any.
-fn shrink(graph: &Graph, assignment: &Assignment, warnings: &mut Vec<String>) -> Result<Option<Graph>> {
+fn shrink(graph: &Graph, assignment: &Assignment, round_to: u64, warnings: &mut Vec<String>) -> Result<Option<Graph>> {
     if !assignment.rules.iter().any(|r| r.choice.pattern.shrinks_graph()) {
         return Ok(None);
     }
     let asked = |layer: &Layer| {
         Some(assignment.choice(&layer.name).pattern).filter(|p| p.shrinks_graph() && lower::layer::takes_rules(layer))
     };
-    let shrunk = lower::shrink::shrink(graph, asked)?;
+    let shrunk = lower::shrink::shrink_rounded(graph, asked, round_to)?;
     let mut skipped: Vec<(&str, &str)> = Vec::new();
     for outcome in &shrunk.outcomes {
         if assignment.rule(&outcome.layer).is_some_and(|r| r.names_one_layer(&outcome.layer)) {
@@ -255,6 +277,7 @@ fn single_product(gemm: Gemm, request: &Request<'_>, model: &dyn CostModel) -> R
             overhead_s: cost.overhead.get(),
         },
         layers: vec![layer],
+        quality: None,
         warnings: Vec::new(),
         levels: model.levels().to_vec(),
         last_level: model.last_level(),

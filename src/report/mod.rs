@@ -11,6 +11,7 @@ pub mod inspect;
 pub mod plot;
 pub mod predictions;
 pub mod prune;
+pub mod quality;
 pub mod ratio;
 pub mod row;
 pub mod sections;
@@ -20,5 +21,5 @@ pub mod validation;
 pub mod weights;
 pub mod why;
 
-pub use estimate::{Estimate, Request, Target, estimate};
+pub use estimate::{Estimate, Pruned, Request, Target, estimate, estimate_pruned};
 pub use row::{Row, Totals};

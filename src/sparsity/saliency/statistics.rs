@@ -1,0 +1,150 @@
+//! What calibration data say of one layer: inputs or their sums, gradients, batch-norm scales.
+
+use super::Criterion;
+use crate::error::{Error, Result};
+
+/// Statistics of one weight matrix `[n, k]`; what is absent is simply not known.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Statistics {
+    /// Calibration rows `[samples, k]`.
+    pub inputs: Option<Vec<f32>>,
+    /// ‖x_j‖₂ of each input.
+    pub norms: Option<Vec<f64>>,
+    /// Σ x·xᵀ, `[k, k]`.
+    pub products: Option<Vec<f64>>,
+    /// Gradients of the loss by weight, one row of all weights a sample.
+    gradients: Option<Vec<f32>>,
+    /// Their mean, computed once.
+    mean_gradient: Option<Vec<f32>>,
+    /// Rows in `gradients`.
+    samples: usize,
+    /// γ of the batch norm behind the outputs.
+    pub gamma: Option<Vec<f32>>,
+}
+
+impl Statistics {
+    /// Nothing known.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// From calibration rows `[samples, k]`.
+    pub fn of_inputs(inputs: Vec<f32>) -> Self {
+        Self { inputs: Some(inputs), ..Self::default() }
+    }
+
+    /// From Σ x·xᵀ, `[k, k]`.
+    pub fn of_products(products: Vec<f64>) -> Self {
+        Self { products: Some(products), ..Self::default() }
+    }
+
+    /// Adds gradients: `samples` rows of one value a weight.
+    #[must_use]
+    pub fn with_gradients(mut self, gradients: Vec<f32>, samples: usize) -> Self {
+        let weights = gradients.len() / samples.max(1);
+        let mut mean = vec![0f32; weights];
+        for row in gradients.chunks_exact(weights.max(1)) {
+            mean.iter_mut().zip(row).for_each(|(m, g)| *m += g / samples.max(1) as f32);
+        }
+        (self.gradients, self.mean_gradient, self.samples) = (Some(gradients), Some(mean), samples);
+        self
+    }
+
+    /// Whether anything of the inputs is known.
+    pub fn knows_inputs(&self) -> bool {
+        self.inputs.is_some() || self.norms.is_some() || self.products.is_some()
+    }
+
+    /// Whether gradients are known.
+    pub fn knows_gradients(&self) -> bool {
+        self.gradients.is_some()
+    }
+
+    /// Gradients and their number of rows.
+    pub(super) fn gradients(&self) -> Option<(&[f32], usize)> {
+        self.gradients.as_deref().map(|g| (g, self.samples))
+    }
+
+    /// Σ x_j² of each of `k` inputs, from whatever is known.
+    ///
+    /// # Errors
+    /// Nothing known of the inputs, or of another number of them.
+    pub fn squares(&self, k: usize, of: Criterion) -> Result<Vec<f64>> {
+        if let Some(norms) = &self.norms {
+            fits(norms.len(), k)?;
+            return Ok(norms.iter().map(|x| x * x).collect());
+        }
+        if let Some(products) = &self.products {
+            fits(products.len(), k * k)?;
+            return Ok((0..k).map(|j| products[j * (k + 1)]).collect());
+        }
+        let inputs = self.rows(k, of)?;
+        let mut sums = vec![0f64; k];
+        for row in inputs.chunks_exact(k.max(1)) {
+            sums.iter_mut().zip(row).for_each(|(s, &x)| *s += f64::from(x) * f64::from(x));
+        }
+        Ok(sums)
+    }
+
+    /// Σ x·xᵀ, `[k, k]`.
+    ///
+    /// # Errors
+    /// As [`Statistics::squares`]; norms alone do not say it.
+    pub fn products(&self, k: usize, of: Criterion) -> Result<Vec<f64>> {
+        if let Some(products) = &self.products {
+            fits(products.len(), k * k)?;
+            return Ok(products.clone());
+        }
+        let inputs = self.rows(k, of)?;
+        let mut sums = vec![0f64; k * k];
+        for row in inputs.chunks_exact(k.max(1)) {
+            for (i, line) in sums.chunks_exact_mut(k.max(1)).enumerate() {
+                let x = f64::from(row[i]);
+                line[..=i].iter_mut().zip(row).for_each(|(s, &y)| *s += x * f64::from(y));
+            }
+        }
+        for i in 0..k {
+            for j in 0..i {
+                sums[j * k + i] = sums[i * k + j];
+            }
+        }
+        Ok(sums)
+    }
+
+    fn rows(&self, k: usize, of: Criterion) -> Result<&[f32]> {
+        let inputs =
+            self.inputs.as_deref().ok_or_else(|| missing(of, "inputs X (samples×k), norms or products XXᵀ"))?;
+        if k == 0 || inputs.is_empty() || inputs.len() % k != 0 {
+            let reason = format!("{} input values are not rows of {k}", inputs.len());
+            return Err(Error::argument("calibration statistics", reason));
+        }
+        Ok(inputs)
+    }
+
+    /// The mean gradient of each weight.
+    pub(super) fn gradient(&self, weights: usize) -> Result<&[f32]> {
+        let mean = self.mean_gradient.as_deref().ok_or_else(|| missing(Criterion::Taylor, "gradients"))?;
+        fits(mean.len(), weights)?;
+        Ok(mean)
+    }
+
+    /// γ of each output.
+    pub(super) fn gamma(&self, n: usize) -> Result<&[f32]> {
+        let gamma = self.gamma.as_deref().ok_or_else(|| {
+            missing(Criterion::BatchNorm, "a batch norm behind the layer (one that was folded has no scale left)")
+        })?;
+        fits(gamma.len(), n)?;
+        Ok(gamma)
+    }
+}
+
+fn missing(of: Criterion, what: &str) -> Error {
+    Error::argument("calibration statistics", format!("saliency `{of}` needs {what} and there is none"))
+}
+
+fn fits(found: usize, wanted: usize) -> Result<()> {
+    if found == wanted {
+        return Ok(());
+    }
+    Err(Error::argument("calibration statistics", format!("{found} values where the layer needs {wanted}")))
+}
