@@ -214,13 +214,13 @@ pub fn calibrate(rows: &[&Prepared], iterations: usize) -> GpuCalibration {
 }
 
 /// Weight of each row: a group of the same source, device, operation, dtype, pattern and kernel counts by its rows up
-/// to 150 of them, so that no source drowns the others.
+/// to 60 of them, so that no source drowns the others.
 fn weights(rows: &[&Prepared]) -> Vec<f64> {
     let mut counts: BTreeMap<&str, f64> = BTreeMap::new();
     for row in rows {
         *counts.entry(&row.group).or_default() += 1.0;
     }
-    rows.iter().map(|r| (150.0 / counts[r.group.as_str()]).min(1.0)).collect()
+    rows.iter().map(|r| (60.0 / counts[r.group.as_str()]).min(1.0)).collect()
 }
 
 /// One stage's problem over given constants, with levels `mean`, generation, architecture and engine.
