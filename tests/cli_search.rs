@@ -32,7 +32,9 @@ fn search(folder: &Path, name: &str, extra: &[&str]) -> Command {
     let profile = folder.join("small.toml");
     fs::write(&profile, PROFILE).unwrap();
     let mut command = Command::cargo_bin("hwsim").unwrap();
-    command.arg("search").args(SPACE).args(extra).arg("--profile").arg(profile).arg("-o").arg(folder.join(name));
+    // Objectives of the question replace those of the space.
+    let space = if extra.contains(&"--objectives") { &SPACE[..SPACE.len() - 2] } else { &SPACE };
+    command.arg("search").args(space).args(extra).arg("--profile").arg(profile).arg("-o").arg(folder.join(name));
     command
 }
 

@@ -49,7 +49,7 @@ fn an_unknown_key_is_refused() {
       |
     7 | threads = 4
       | ^^^^^^^
-    unknown field `threads`, expected one of `cores`, `macs`, `matrix`, `vector`, `cache`
+    unknown field `threads`, expected one of `cores`, `macs`, `matrix`, `vector`, `cache`, `measured`
     "#);
 }
 

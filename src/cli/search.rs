@@ -242,13 +242,16 @@ fn explore(args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Reads a number with its unit.
+type Quantity = fn(&str) -> Result<f64, String>;
+
 /// A budget as it is written, and what is minimised under it.
 fn budget(text: &str, minimize: Minimize) -> Result<(Budget, Cost), Error> {
     let refuse =
         || Error::argument("--budget", format!("`{text}` is no budget; write loss=0.1, latency=2ms or latency=0.6x"));
     let (figure, limit) = text.split_once('=').ok_or_else(refuse)?;
     let number = |t: &str| t.trim().parse::<f64>().ok().filter(|v| v.is_finite() && *v >= 0.0).ok_or_else(refuse);
-    let (cost, quantity): (Cost, fn(&str) -> Result<f64, String>) = match figure.trim() {
+    let (cost, quantity): (Cost, Quantity) = match figure.trim() {
         "loss" => {
             let cost = if minimize == Minimize::Energy { Cost::Energy } else { Cost::Latency };
             return Ok((Budget::Loss(number(limit)?), cost));

@@ -63,12 +63,11 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
             let mut failed = None;
             write_whole(path, |to| {
                 // The library's errors are not the writer's: they are carried past it.
-                records(&args, &machines, &mut provenance, to).or_else(|e| match e.downcast::<std::io::Error>() {
-                    Ok(io) => Err(io),
-                    Err(other) => {
+                records(&args, &machines, &mut provenance, to).map_err(|e| {
+                    e.downcast::<std::io::Error>().unwrap_or_else(|other| {
                         failed = Some(other);
-                        Err(std::io::Error::other("the sweep failed"))
-                    }
+                        std::io::Error::other("the sweep failed")
+                    })
                 })
             })
             .map_err(|e| failed.unwrap_or_else(|| e.into()))?;

@@ -92,10 +92,13 @@ pub fn evolve(space: &Space, evolution: Evolution, state: &mut State, told: &mut
     Ok(())
 }
 
+/// An individual, what is known of it or why nothing is, and estimates answered and asked.
+type Met = (Individual, Option<Visited<Figures>>, Option<String>, [u64; 2]);
+
 /// Estimates individuals; the state gets their counts and what belongs on the front.
 fn meet(space: &Space, genes: Vec<Vec<u64>>, state: &mut State) -> Vec<Individual> {
     let radices = space.radices();
-    let met: Vec<(Individual, Option<Visited<Figures>>, Option<String>, [u64; 2])> = genes
+    let met: Vec<Met> = genes
         .into_par_iter()
         .with_min_len(8)
         .map_init(
