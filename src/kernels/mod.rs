@@ -1,7 +1,7 @@
 //! Kernels that run: what a CPU really does with a pattern.
 //!
 //! Weights are packed once ([`Kernel::pack`]) and multiplied many times ([`Packed::run`]), so that a runtime's load
-//! time and its inference time are never mixed. Reading order: [`reference`] (what is computed), [`panel`] (activations),
+//! time and its inference time are never mixed. Reading order: [`mod@reference`] (what is computed), [`panel`] (activations),
 //! [`blocks`] (the engine of CSR and block-sparse rows),
 //! [`dots`] (int8 and bf16), then one file a kernel.
 

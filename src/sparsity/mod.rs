@@ -4,6 +4,7 @@ pub mod format;
 pub mod groups;
 pub mod mask;
 pub mod quality;
+pub mod regularize;
 pub mod saliency;
 pub mod select;
 pub mod stats;

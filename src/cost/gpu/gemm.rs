@@ -110,7 +110,7 @@ pub fn gemm(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork) -
     tiled(facts, c, setting, w, tiles)
 }
 
-/// As [`gemm`], over given tiles (rows of activations by outputs).
+/// As [`gemm()`], over given tiles (rows of activations by outputs).
 pub fn tiled(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork, tiles: &[(f64, f64)]) -> GemmCost {
     // Rows longer than a page: each row of a tile needs a translation of its own.
     let pages = w.k * w.element / 57344.0;
