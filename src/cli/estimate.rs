@@ -189,17 +189,15 @@ pub const FOOTER: &str =
 /// Breaks a paragraph at the terminal's width, at most 110 columns.
 fn wrap(text: &str) -> String {
     let width = output::width().map_or(110, |w| usize::from(w).clamp(40, 110));
-    let mut lines = vec![String::new()];
+    let (mut lines, mut line) = (Vec::new(), String::new());
     for word in text.split(' ') {
-        let line = lines.last_mut().expect("there is always a line");
         if !line.is_empty() && line.chars().count() + 1 + word.chars().count() > width {
-            lines.push(word.to_owned());
-        } else {
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
+            lines.push(std::mem::take(&mut line));
+        } else if !line.is_empty() {
+            line.push(' ');
         }
+        line.push_str(word);
     }
+    lines.push(line);
     lines.join("\n")
 }

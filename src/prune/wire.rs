@@ -3,6 +3,7 @@
 //! A message is a sequence of fields, each a key (number and wire type, a varint) and a body. Decoding into structures
 //! and encoding again would lose unknown fields and the order of the known; cutting and splicing runs of bytes does not.
 
+use crate::workload::onnx::load::varint;
 use bytes::Bytes;
 use std::ops::Range;
 
@@ -52,19 +53,6 @@ pub fn fields(message: &[u8]) -> Result<Vec<Field>, String> {
         all.push(Field { number: key >> 3, wire: (key & 7) as u8, whole: start..to, body: from..to });
     }
     Ok(all)
-}
-
-fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
-    let mut v = 0u64;
-    for shift in (0..64).step_by(7) {
-        let b = *bytes.get(*at)?;
-        *at += 1;
-        v |= u64::from(b & 127) << shift;
-        if b < 128 {
-            return Some(v);
-        }
-    }
-    None
 }
 
 /// A part of an output message.

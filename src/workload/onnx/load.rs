@@ -107,7 +107,8 @@ fn check_frame(path: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
+/// A protobuf varint at `at`, which moves behind it; `None` where the bytes end or it is longer than 64 bits.
+pub(crate) fn varint(bytes: &[u8], at: &mut usize) -> Option<u64> {
     let mut v = 0u64;
     for shift in (0..64).step_by(7) {
         let b = *bytes.get(*at)?;
