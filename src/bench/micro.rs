@@ -3,7 +3,7 @@
 use super::clock::{Clock, fastest, keep};
 use super::probes;
 use crate::dtype::DType;
-use crate::kernels::Isa;
+use crate::kernels::{Buffer, Isa};
 use crate::profile::{Cpu, Device, Measured, Profile};
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Hertz, MacsPerCycle, Seconds};
 use rayon::prelude::*;
@@ -34,7 +34,8 @@ pub fn measure(detected: &Profile, cpu: &Cpu, isa: Isa, threads: usize) -> (Prof
     probe(&mut probes::additions);
     let hertz = probes::ADDITIONS as f64 / probe(&mut probes::additions);
     let cycles = |seconds: f64| seconds * hertz;
-    let page = vec![1e-3f32; 1024];
+    // At a cache line: a vector that straddles two would take two loads.
+    let page = Buffer::from(&[1e-3f32; 1024][..]);
     let count = probes::product_count(isa) as f64;
     let registers = count / cycles(probe(&mut || probes::products(isa)));
     let operand = count / cycles(probe(&mut || probes::products_from_memory(isa, &page)));
@@ -48,7 +49,8 @@ pub fn measure(detected: &Profile, cpu: &Cpu, isa: Isa, threads: usize) -> (Prof
     sizes.push(("memory".into(), (4.0 * last).min(1e9)));
     let mut facts = Facts { clock: hertz, macs: (registers, operand), levels: Vec::new() };
     for (name, bytes) in sizes {
-        let data = vec![1.0f32; (bytes / 4.0) as usize / 128 * 128];
+        let mut data = Buffer::zeros((bytes / 4.0) as usize / 128 * 128);
+        data.fill(1.0);
         let alone = 4.0 * data.len() as f64 / cycles(probe(&mut || probes::read(isa, &data)));
         let together = together(isa, &data, threads) / hertz;
         drop(data);
@@ -65,13 +67,13 @@ pub fn measure(detected: &Profile, cpu: &Cpu, isa: Isa, threads: usize) -> (Prof
 /// Bytes a second that all threads read from their own copies (or parts, past a megabyte) of the data.
 fn together(isa: Isa, data: &[f32], threads: usize) -> f64 {
     let large = data.len() > 1 << 18;
-    let copies: Vec<Vec<f32>> = if large {
-        data.chunks(data.len().div_ceil(threads).max(1)).map(<[f32]>::to_vec).collect()
+    let copies: Vec<Buffer> = if large {
+        data.chunks(data.len().div_ceil(threads).max(1)).map(Buffer::from).collect()
     } else {
-        (0..threads).map(|_| data.to_vec()).collect()
+        (0..threads).map(|_| Buffer::from(data)).collect()
     };
     let passes = ((4 << 20) / data.len().max(1)).max(1);
-    let total: usize = copies.iter().map(Vec::len).sum::<usize>() * passes;
+    let total: usize = copies.iter().map(|c| c.len()).sum::<usize>() * passes;
     let seconds = fastest(Clock::Wall, 5, ROUND, || {
         copies.par_iter().with_max_len(1).for_each(|own| (0..passes).for_each(|_| probes::read(isa, keep(own))));
     });

@@ -8,7 +8,7 @@ use super::probes;
 use super::samples::{Measured, Sample, SampleOp, Timing};
 use super::suite::{Case, Shape, meets};
 use crate::error::{Error, Result};
-use crate::kernels::{self, Activations, Isa, Packed, WeightMatrix};
+use crate::kernels::{self, Activations, Buffer, Isa, Packed, WeightMatrix};
 use crate::pattern::SparsityPattern;
 use crate::sparsity::Mask;
 use rand::{Rng, SeedableRng};
@@ -117,9 +117,10 @@ pub fn case(settings: &Settings, case: &Case, go_on: &dyn Fn() -> bool) -> Resul
             });
         }
     }
-    let x = noise(inputs, settings.seed ^ 1);
+    // At cache lines, as inference runtimes allocate tensors.
+    let x = Buffer::from(noise(inputs, settings.seed ^ 1).as_slice());
     let x = Activations { k: k as usize, m: m as usize, values: &x };
-    let mut y = vec![0.0f32; outputs as usize];
+    let mut y = Buffer::zeros(outputs as usize);
     let clock = Clock::for_threads(settings.threads);
     for c in &mut all {
         c.calls = repetitions(clock, settings.round, &mut || c.packed.run(x, &mut y));
@@ -137,7 +138,8 @@ pub fn case(settings: &Settings, case: &Case, go_on: &dyn Fn() -> bool) -> Resul
     }
     if settings.cold {
         // As long as the caches and once more: what a least-recently-used policy could keep is gone.
-        let flush = vec![1.0f32; settings.last_level / 2 / 128 * 128];
+        let mut flush = Buffer::zeros(settings.last_level / 2 / 128 * 128);
+        flush.fill(1.0);
         for round in 0..settings.rounds.max(3) {
             for c in all.iter_mut().filter(|c| round < c.rounds) {
                 if !go_on() {

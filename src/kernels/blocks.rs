@@ -6,38 +6,19 @@
 //! panel of activations (packed, or where it lies)      up to 8 vectors of columns
 //!   rows, shared among threads by stored blocks        512 at a time where results are packed
 //!     block of K                                       [`block_k`]: its activations stay in L1
-//!       block row                                      results: read and written once a block of K
+//!       block row                                      results: read and written once a block of K; those of a
+//!                                                      [`Blocks::window`] by their number of blocks, so that the
+//!                                                      end of the loop over blocks is predicted
 //!         strip of 8, 4, 2 or 1 rows × vectors that fit the registers
 //!           block                                      values and one u16 stream by
 //!             column of the block                      activations from L1, values broadcast
 //! ```
 
 use super::lanes::{Lanes, Plain, unrolled};
-use super::panel::{PANEL_VECTORS, Panel, panels, through_tiles};
+use super::panel::{Panel, TILE_ROWS, panels, through_tiles};
 use super::{Activations, Isa, WeightMatrix};
+use crate::lower::blocking::{block_k, window};
 use std::ops::Range;
-
-/// Bytes of activations that a block of K may hold and stay in L1 (32 KiB or more) beside results and values.
-const L1_BYTES: f64 = 32.0 * 1024.0;
-
-/// Length of a block of K for rows of `height` that share indices, `density` stored, `vectors` of `lanes` columns.
-///
-/// Minimises what a row costs in cycles, by what was measured on Zen 5 (1024 columns of K, 128 columns of activations):
-/// a vector of activations takes 0.85 from L1 and 1.3 from L2, shared by the rows of a strip; starting a row of a block
-/// takes 40, most of it a mispredicted end of loop, and moves each result vector in and out.
-pub fn block_k(k: usize, height: usize, density: f64, vectors: usize, lanes: usize) -> usize {
-    let v = vectors.clamp(1, PANEL_VECTORS) as f64;
-    let height = height.clamp(1, 8) as f64;
-    let most = k.clamp(1, 1 << 16);
-    let cost = |kb: usize| {
-        let loads = if kb as f64 * v * lanes as f64 * 4.0 <= L1_BYTES { 0.85 } else { 1.3 };
-        k as f64 * density * v * (0.5 * height).max(loads) + (k as f64 / kb as f64).ceil() * (1.5 * v * height + 40.0)
-    };
-    (5..17)
-        .map(|e| (1usize << e).min(most))
-        .min_by(|&a, &b| cost(a).total_cmp(&cost(b)).then(a.cmp(&b)))
-        .unwrap_or(most)
-}
 
 /// Block-sparse weights.
 pub(super) struct Blocks {
@@ -47,7 +28,11 @@ pub(super) struct Blocks {
     rows: usize,
     cols: usize,
     block_k: usize,
-    /// Into `index`, `[blocks of K, block rows]` and one more.
+    /// Block rows that are ordered among one another in each block of K; threads share whole windows.
+    window: usize,
+    /// The block row at each place, `[blocks of K, block rows]`.
+    order: Vec<u32>,
+    /// Into `index`, `[blocks of K, places]` and one more.
     starts: Vec<u32>,
     /// Where the values of those blocks begin.
     offsets: Vec<usize>,
@@ -63,7 +48,6 @@ impl Blocks {
     pub fn pack(isa: Isa, weights: WeightMatrix<'_>, (rows, cols): (usize, usize), columns: usize) -> Self {
         let WeightMatrix { n, k, values } = weights;
         let (rows, cols) = (rows.clamp(1, n.max(1)), cols.clamp(1, k.max(1)));
-        let vectors = columns.div_ceil(isa.lanes()).min(PANEL_VECTORS);
         let (across, down) = (k.div_ceil(cols), n.div_ceil(rows));
         let occupied = |br: usize, bc: usize| {
             let columns = bc * cols..((bc + 1) * cols).min(k);
@@ -71,14 +55,34 @@ impl Blocks {
         };
         let map: Vec<bool> = (0..down * across).map(|b| occupied(b / across, b % across)).collect();
         let density = map.iter().filter(|&&o| o).count() as f64 / map.len().max(1) as f64;
-        let block_k = if columns == 1 { k.clamp(1, 1 << 16) } else { block_k(k, rows, density, vectors, isa.lanes()) };
-        let block_k = (block_k / cols).max(1) * cols;
-        let mut packed =
-            Self { isa, n, k, rows, cols, block_k, starts: vec![0], offsets: vec![0], index: vec![], values: vec![] };
+        let block_k = block_k(k as u64, rows as u64, cols as u64, density, columns as u64, isa.vectors()) as usize;
+        let mut packed = Self {
+            isa,
+            n,
+            k,
+            rows,
+            cols,
+            block_k,
+            window: window(down as u64, rows as u64, rayon::current_num_threads() as u64) as usize,
+            order: vec![],
+            starts: vec![0],
+            offsets: vec![0],
+            index: vec![],
+            values: vec![],
+        };
+        let all: Vec<u32> = (0..down as u32).collect();
         for first in (0..k).step_by(block_k) {
             let base = packed.base(first);
             let within = first / cols..((first + block_k).min(k)).div_ceil(cols);
-            for br in 0..down {
+            let placed = packed.order.len();
+            packed.order.extend(&all);
+            for window in packed.order[placed..].chunks_mut(packed.window) {
+                window.sort_by_cached_key(|&br| {
+                    map[br as usize * across..][within.clone()].iter().filter(|o| **o).count()
+                });
+            }
+            for place in placed..packed.order.len() {
+                let br = packed.order[place] as usize;
                 for bc in within.clone().filter(|bc| map[br * across + bc]) {
                     // Never past the end of K, where there are no activations.
                     let start = (bc * cols).min(k - cols);
@@ -112,25 +116,30 @@ impl Blocks {
 
     /// Bytes of values and of indices.
     pub fn bytes(&self) -> (u64, u64) {
-        (4 * self.values.len() as u64, 2 * self.index.len() as u64 + 12 * self.starts.len() as u64)
+        (4 * self.values.len() as u64, 2 * self.index.len() as u64 + 16 * self.starts.len() as u64)
     }
 
     fn block_rows(&self) -> usize {
         self.n.div_ceil(self.rows)
     }
 
-    /// Stored blocks of a block row in a block of K.
-    fn range(&self, block: usize, block_row: usize) -> Range<usize> {
-        let at = block * self.block_rows() + block_row;
+    /// Stored blocks at a place.
+    fn range(&self, at: usize) -> Range<usize> {
         self.starts[at] as usize..self.starts[at + 1] as usize
     }
 
-    /// Block rows divided into one range a thread, with about as many stored blocks each.
+    /// Block rows divided into one range of windows a thread, with about as many stored blocks each.
     fn shares(&self, threads: usize) -> Vec<Range<usize>> {
         let down = self.block_rows();
-        let blocks = (self.starts.len() - 1) / down.max(1);
-        let work = |br: usize| 1 + (0..blocks).map(|b| self.range(b, br).len()).sum::<usize>();
-        super::balance::shares((0..down).map(work), threads)
+        let blocks = self.order.len() / down.max(1);
+        let ends = |w: usize| (w * self.window, ((w + 1) * self.window).min(down));
+        let work = |w: usize| {
+            let (first, end) = ends(w);
+            let stored = |b: usize| (self.starts[b * down + end] - self.starts[b * down + first]) as usize;
+            end - first + (0..blocks).map(stored).sum::<usize>()
+        };
+        let shares = super::balance::shares((0..down.div_ceil(self.window)).map(work), threads);
+        shares.into_iter().map(|s| ends(s.start).0..ends(s.end).0.min(down)).collect()
     }
 
     /// `y = W · x`.
@@ -147,11 +156,16 @@ impl Blocks {
         let shares = self.shares(rayon::current_num_threads());
         panels(self.isa, x, |panel| {
             self.each_share(&shares, y, x.m, |share, part| {
-                through_tiles(panel, share, self.rows, self.n, part, x.m, |share, part, stride| {
+                through_tiles(panel, share, (self.rows, self.step()), self.n, part, x.m, |share, part, stride| {
                     self.share(panel, share, part, stride);
                 });
             });
         });
+    }
+
+    /// Block rows whose packed results stay in L2: whole windows.
+    fn step(&self) -> usize {
+        (TILE_ROWS / self.rows / self.window).max(1) * self.window
     }
 
     /// Calls `each` with every share and its rows of `y`, on a thread of its own where there are several.
@@ -205,9 +219,11 @@ impl Blocks {
         y.fill(0.0);
         for (block, first) in (0..self.k).step_by(self.block_k).enumerate() {
             let x = x[self.base(first)..].as_ptr();
-            for (row, y) in share.clone().zip(y.iter_mut()) {
-                let stored = self.range(block, row);
+            let places = block * self.n;
+            for at in places + share.start..places + share.end {
+                let stored = self.range(at);
                 let (index, values) = (&self.index[stored.clone()], &self.values[stored]);
+                let y = &mut y[self.order[at] as usize - share.start];
                 // SAFETY: every index is within the activations of the block, and masked lanes are not touched.
                 unsafe {
                     let mut sums = [_mm512_setzero_ps(); 2];
@@ -237,10 +253,11 @@ impl Blocks {
         y.fill(0.0);
         for (block, first) in (0..self.k).step_by(self.block_k).enumerate() {
             let x = &x[self.base(first)..];
-            let mut row = 0;
-            for block_row in share.clone() {
-                let at = block * self.block_rows() + block_row;
-                let index = &self.index[self.range(block, block_row)];
+            let places = block * self.block_rows();
+            for at in places + share.start..places + share.end {
+                let block_row = self.order[at] as usize;
+                let row = (block_row - share.start) * self.rows;
+                let index = &self.index[self.range(at)];
                 let values = &self.values[self.offsets[at]..self.offsets[at + 1]];
                 let rows = self.rows.min(self.n - block_row * self.rows);
                 let size = rows * self.cols;
@@ -257,7 +274,6 @@ impl Blocks {
                     }
                     inside += height;
                 }
-                row += rows;
             }
         }
     }
@@ -294,10 +310,16 @@ impl Blocks {
     unsafe fn rows_with<V: Lanes>(&self, panel: Panel<'_>, share: Range<usize>, y: &mut [f32], stride: usize) {
         for (block, first) in (0..self.k).step_by(self.block_k).enumerate() {
             let x = &panel.values[self.base(first) * panel.stride..];
-            let mut row = 0;
-            for block_row in share.clone() {
-                let at = block * self.block_rows() + block_row;
-                let stored = self.range(block, block_row);
+            if self.rows * self.cols == 1 && panel.vectors <= V::TILE[3] {
+                // SAFETY: the caller's.
+                unsafe { self.single_rows::<V>(panel, x, block, share.clone(), y, stride) };
+                continue;
+            }
+            let places = block * self.block_rows();
+            for at in places + share.start..places + share.end {
+                let block_row = self.order[at] as usize;
+                let row = (block_row - share.start) * self.rows;
+                let stored = self.range(at);
                 let rows = self.rows.min(self.n - block_row * self.rows);
                 let size = rows * self.cols;
                 let values = &self.values[self.offsets[at]..self.offsets[at + 1]];
@@ -317,8 +339,56 @@ impl Blocks {
                     unsafe { strip.run::<V>(height, panel.vectors, &mut y[(row + inside) * stride..], stride) };
                     inside += height;
                 }
-                row += rows;
             }
+        }
+    }
+}
+
+impl Blocks {
+    /// Rows of a block of K whose blocks are single weights and whose columns fit the registers: what differs from row to
+    /// row is where it begins and ends, all else is settled before the loop.
+    ///
+    /// # Safety
+    /// `V`'s instruction set is enabled.
+    #[inline(always)]
+    unsafe fn single_rows<V: Lanes>(
+        &self,
+        panel: Panel<'_>,
+        x: &[f32],
+        block: usize,
+        share: Range<usize>,
+        y: &mut [f32],
+        stride: usize,
+    ) {
+        macro_rules! rows {
+            ($width:literal, $unroll:literal) => {{
+                let places = block * self.n;
+                for at in places + share.start..places + share.end {
+                    let stored = self.range(at);
+                    let strip = Strip {
+                        index: &self.index[stored.clone()],
+                        values: &self.values[stored],
+                        size: 1,
+                        cols: 1,
+                        x,
+                        x_stride: panel.stride,
+                        add: block > 0,
+                    };
+                    let row = self.order[at] as usize - share.start;
+                    // SAFETY: the caller's; the row's vectors of `y` and the activations of every index are in bounds.
+                    unsafe { strip.row::<V, $width, $unroll>(&mut y[row * stride..], 0) };
+                }
+            }};
+        }
+        match panel.vectors {
+            1 => rows!(1, 8),
+            2 => rows!(2, 4),
+            3 => rows!(3, 2),
+            4 => rows!(4, 2),
+            5 => rows!(5, 1),
+            6 => rows!(6, 1),
+            7 => rows!(7, 1),
+            _ => rows!(8, 1),
         }
     }
 }

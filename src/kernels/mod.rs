@@ -27,6 +27,7 @@ pub use aligned::Buffer;
 
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::lower::blocking::Vectors;
 use crate::pattern::SparsityPattern;
 
 /// Weights as they come from a model: `[n, k]`, row-major (outputs by inputs), zeros where they were pruned.
@@ -92,6 +93,15 @@ impl Isa {
         match self {
             Self::Portable | Self::Avx2 => 8,
             Self::Avx512 => 16,
+        }
+    }
+
+    /// What its registers hold.
+    pub fn vectors(self) -> Vectors {
+        match self {
+            Self::Portable => Vectors::PORTABLE,
+            Self::Avx2 => Vectors::AVX2,
+            Self::Avx512 => Vectors::AVX512,
         }
     }
 

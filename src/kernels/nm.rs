@@ -6,7 +6,7 @@
 //! ```text
 //! panel of activations (packed, or where it lies)      up to 8 vectors of columns
 //!   rows, shared among threads                         512 at a time where results are packed
-//!     block of K                                       `blocks::block_k`: its activations stay in L1
+//!     block of K                                       [`block_k`]: its activations stay in L1
 //!       row                                            up to 8 vectors of sums in registers
 //!         kept weight                                  values and codes stream by; activations from L1
 //! ```
@@ -16,13 +16,14 @@
 
 use super::aligned::Buffer;
 use super::balance::{scatter, shares};
-use super::blocks::{Blocks, block_k};
+use super::blocks::Blocks;
 use super::csr::Rows;
 use super::lanes::{Lanes, Plain, unrolled};
 use super::nm_column;
-use super::panel::{PANEL_VECTORS, Panel, panels, through_tiles};
+use super::panel::{Panel, TILE_ROWS, panels, through_tiles};
 use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
 use crate::error::{Error, Result};
+use crate::lower::blocking::block_k;
 use crate::pattern::SparsityPattern;
 use std::ops::Range;
 
@@ -119,10 +120,10 @@ impl Groups {
         let per = CHUNK / kept;
         let span = per * group;
         let chunks = k.div_ceil(span);
-        let vectors = columns.div_ceil(isa.lanes()).min(PANEL_VECTORS);
+        let density = kept as f64 / group as f64;
         let block = match columns {
             1 => chunks,
-            _ => block_k(k, 1, kept as f64 / group as f64, vectors, isa.lanes()).div_ceil(span),
+            _ => (block_k(k as u64, 1, 1, density, columns as u64, isa.vectors()) as usize).div_ceil(span),
         }
         .clamp(1, chunks.max(1));
         let mut values = Buffer::zeros(n * chunks * CHUNK);
@@ -286,7 +287,9 @@ impl Packed for Groups {
         }
         panels(self.isa, x, |panel| {
             scatter(&parts, ends(), y, x.m, |rows, y| {
-                through_tiles(panel, rows, 1, self.n, y, x.m, |rows, y, stride| self.share(panel, rows, y, stride));
+                through_tiles(panel, rows, (1, TILE_ROWS), self.n, y, x.m, |rows, y, stride| {
+                    self.share(panel, rows, y, stride)
+                });
             });
         });
     }

@@ -64,13 +64,13 @@ pub(super) fn panels(isa: Isa, x: Activations<'_>, mut each: impl FnMut(Panel<'_
 /// Rows whose packed results stay in L2 beside the activations.
 pub const TILE_ROWS: usize = 512;
 
-/// Calls `each` with row groups of `share`, `height` rows each (`n` rows in all), where to put their results and how far
-/// apart: straight into `y`, the share's rows of `m` columns, where the panel is all of them, otherwise by way of a tile
+/// Calls `each` with `step` row groups of `share` at a time, `height` rows each (`n` rows in all), where to put their
+/// results and how far apart: straight into `y`, the share's rows of `m` columns, where the panel is all of them, otherwise by way of a tile
 /// that stays in L2.
 pub(super) fn through_tiles(
     panel: Panel<'_>,
     share: Range<usize>,
-    height: usize,
+    (height, step): (usize, usize),
     n: usize,
     y: &mut [f32],
     m: usize,
@@ -79,7 +79,6 @@ pub(super) fn through_tiles(
     if panel.columns == m && panel.stride == m {
         return each(share, y, m);
     }
-    let step = (TILE_ROWS / height).max(1);
     let mut scratch = Scratch::take(step * height * panel.stride);
     let mut y = y.chunks_mut(m);
     for first in share.clone().step_by(step) {

@@ -14,8 +14,8 @@ pub const FRAME: u64 = 1088;
 /// Rows of dense weights that meet a single column together.
 pub const COLUMN_ROWS: u64 = 4;
 
-/// Bytes of activations that a block of K may hold and stay in L1 (32 KiB or more) beside results and values.
-const L1_BYTES: f64 = 32.0 * 1024.0;
+/// Bytes of activations that stay in L1 beside results and values.
+const L1_BYTES: f64 = 40.0 * 1024.0;
 
 /// Vector registers of fp32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,17 +61,27 @@ impl Vectors {
     }
 }
 
+/// Block rows that are ordered among one another by what they store: enough for long runs of equal counts, few enough
+/// that threads find shares (four each) and that their results stay in the caches. A power of two.
+pub fn window(block_rows: u64, rows: u64, threads: u64) -> u64 {
+    let most = (block_rows / (4 * threads.max(1))).min(TILE_ROWS / 4 / rows.max(1)).max(1);
+    1 << most.ilog2()
+}
+
 /// Length of a block of K for blocks of `rows` × `cols` weights, `density` of them stored, and `m` columns.
 ///
-/// Minimises what a row costs: a load of activations is half a cycle from L1 and a whole one from L2, shared by the rows
-/// of a strip; starting a row of a block is about 15 cycles and moves each result vector in and out.
+/// Minimises what a row costs in cycles, by what was measured on Zen 5 (1024 × 1024 weights at five densities, 32 to 128
+/// columns): a vector of activations takes 0.7 from L1 and 0.85 + 2.5 · density from L2 (neighbouring lines that are
+/// fetched ahead evict others), shared by the rows of a strip; starting a row of a block takes 8 and moves each result
+/// vector in and out in 1.5.
 pub fn block_k(k: u64, rows: u64, cols: u64, density: f64, m: u64, vectors: Vectors) -> u64 {
     let most = k.clamp(1, 1 << 16);
     let v = m.div_ceil(vectors.lanes).clamp(1, PANEL_VECTORS) as f64;
     let height = rows.clamp(1, 8) as f64;
     let cost = |kb: u64| {
-        let loads = if kb as f64 * v * vectors.lanes as f64 * 4.0 <= L1_BYTES { 0.5 } else { 1.0 };
-        k as f64 * density * v * (0.5 * height).max(loads) + (k as f64 / kb as f64).ceil() * (1.5 * v * height + 15.0)
+        let held = (L1_BYTES / (kb as f64 * v * vectors.lanes as f64 * 4.0)).min(1.0);
+        let loads = 0.7 * held + (0.85 + 2.5 * density) * (1.0 - held);
+        k as f64 * density * v * (0.5 * height).max(loads) + (k as f64 / kb as f64).ceil() * (1.5 * v * height + 8.0)
     };
     let best = if m == 1 {
         most

@@ -2,7 +2,7 @@
 
 use super::cache::Operand;
 use super::memory::{Array, Core};
-use crate::lower::blocking::{FRAME, PANEL_VECTORS, TILE_ROWS, Vectors, block_k};
+use crate::lower::blocking::{FRAME, PANEL_VECTORS, TILE_ROWS, Vectors, block_k, window};
 use crate::sparsity::Mask;
 
 const WORD: u64 = 4;
@@ -15,6 +15,8 @@ pub struct Blocks {
     cols: u64,
     block_k: u64,
     /// Into `index`, `[blocks of K, block rows]` and one more.
+    /// The block row at each place of a block of K, then of the next one.
+    order: Vec<u64>,
     starts: Vec<u64>,
     /// First column of each stored block, within its block of K.
     index: Vec<u32>,
@@ -38,18 +40,26 @@ impl Blocks {
         let total: u64 = stored.iter().map(|s| s.len() as u64).sum();
         let density = total as f64 / (across * down).max(1) as f64;
         let block_k = block_k(k, rows, cols, density, m, vectors);
-        let mut packed = Self { n, k, rows, cols, block_k, starts: vec![0], index: Vec::new() };
+        let mut packed = Self { n, k, rows, cols, block_k, order: Vec::new(), starts: vec![0], index: Vec::new() };
         let mut cursors = vec![0usize; stored.len()];
         for first in (0..k).step_by(block_k as usize) {
             let end = (first + block_k).min(k).div_ceil(cols);
             let base = packed.base(first);
-            for (blocks, cursor) in stored.iter().zip(&mut cursors) {
+            let due = |row: u64| {
+                let (blocks, cursor) = (&stored[row as usize], cursors[row as usize]);
+                blocks[cursor..].partition_point(|&at| at < end)
+            };
+            let mut places: Vec<u64> = (0..down).collect();
+            places.chunks_mut(window(down, rows, 1) as usize).for_each(|w| w.sort_by_cached_key(|&row| due(row)));
+            for &row in &places {
+                let (blocks, cursor) = (&stored[row as usize], &mut cursors[row as usize]);
                 while let Some(&at) = blocks.get(*cursor).filter(|&&at| at < end) {
                     packed.index.push(((at * cols).min(k - cols) - base) as u32);
                     *cursor += 1;
                 }
                 packed.starts.push(packed.index.len() as u64);
             }
+            packed.order.extend(places);
         }
         packed
     }
@@ -73,7 +83,7 @@ impl Blocks {
         let mut offset = 0;
         for at in 0..self.starts.len() - 1 {
             offsets.push(offset);
-            offset += (self.starts[at + 1] - self.starts[at]) * self.height(at as u64 % self.down()) * self.cols;
+            offset += (self.starts[at + 1] - self.starts[at]) * self.height(self.order[at]) * self.cols;
         }
         offsets.push(offset);
         let x = core.array(Operand::Inputs, self.k * m * WORD);
@@ -102,7 +112,8 @@ impl Blocks {
         }
         let width = PANEL_VECTORS * lanes;
         let packed = core.array(Operand::Scratch, self.k * width * WORD);
-        let step = (TILE_ROWS / self.rows).max(1);
+        let window = window(self.down(), self.rows, 1);
+        let step = (TILE_ROWS / self.rows / window).max(1) * window;
         let tile = core.array(Operand::Scratch, step * self.rows * width * WORD);
         for first in (0..m).step_by(width as usize) {
             let columns = width.min(m - first);
@@ -165,9 +176,10 @@ impl Weights<'_> {
         let lane = self.vectors.lanes * WORD;
         for (block, first) in (0..b.k).step_by(b.block_k as usize).enumerate() {
             let base = b.base(first);
-            let mut row = 0;
-            for block_row in part.clone() {
-                let at = block as u64 * b.down() + block_row;
+            for place in part.clone() {
+                let at = block as u64 * b.down() + place;
+                let block_row = b.order[at as usize];
+                let row = (block_row - part.start) * b.rows;
                 let stored = self.range(core, at);
                 let rows = b.height(block_row);
                 let mut inside = 0;
@@ -196,7 +208,6 @@ impl Weights<'_> {
                     }
                     inside += height;
                 }
-                row += rows;
             }
         }
     }
@@ -207,8 +218,9 @@ impl Weights<'_> {
         core.write(y, 0, b.n * WORD);
         for (block, first) in (0..b.k).step_by(b.block_k as usize).enumerate() {
             let base = b.base(first);
-            for block_row in 0..b.down() {
-                let at = block as u64 * b.down() + block_row;
+            for place in 0..b.down() {
+                let at = block as u64 * b.down() + place;
+                let block_row = b.order[at as usize];
                 let stored = self.range(core, at);
                 let rows = b.height(block_row);
                 let mut inside = 0;
