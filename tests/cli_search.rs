@@ -237,3 +237,23 @@ fn a_budget_is_answered_with_its_proof_and_its_rules() {
     let answer: serde_json::Value = serde_json::from_slice(&answer.get_output().stdout).unwrap();
     assert_eq!(answer["total"]["latency_s"].as_f64().unwrap(), methods[0]["latency_s"].parse::<f64>().unwrap());
 }
+
+#[test]
+fn a_budget_is_answered_on_every_varied_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut command = Command::cargo_bin("hwsim").unwrap();
+    command.args(["search", "--workload", "resnet18", "--profile", "systolic-128x128", "--patterns", "2:4,row@0.5"]);
+    command.args(["--vary", "device.systolic.rows=64,128", "--budget", "loss=0.1", "-o"]).arg(at).assert().success();
+    let methods = rows(&fs::read(at.join("methods.csv")).unwrap());
+    let found = |name: &str| methods.iter().find(|r| r["profile"] == name && r["method"] == "optimal").unwrap();
+    let small = found("systolic-128x128 device.systolic.rows=64");
+    let whole = found("systolic-128x128 device.systolic.rows=128");
+    let seconds = |r: &BTreeMap<String, String>| r["dense_latency_s"].parse::<f64>().unwrap();
+    assert!(seconds(small) > seconds(whole), "half the rows take longer");
+    let mut alone = Command::cargo_bin("hwsim").unwrap();
+    alone.args(["search", "--workload", "resnet18", "--profile", "systolic-128x128", "--patterns", "2:4,row@0.5"]);
+    alone.args(["--budget", "loss=0.1", "-o"]).arg(at.join("alone")).assert().success();
+    let alone = rows(&fs::read(at.join("alone/methods.csv")).unwrap());
+    assert_eq!(alone[0]["latency_s"], whole["latency_s"], "the machine as it is");
+}
