@@ -69,8 +69,15 @@ fn masks(c: &mut Criterion) {
         let source = Source::open(path, &Options::default()).expect("a model");
         let assignment = Assignment::parse(&[rule]).expect("a pattern");
         let zeros = source.zero_points();
-        let request =
-            Request { assignment: &assignment, choose: &Magnitude, zero_in_place: false, strict: true, zeros };
+        let request = Request {
+            assignment: &assignment,
+            choose: &Magnitude,
+            zero_in_place: false,
+            strict: true,
+            zeros,
+            round_to: 1,
+            global: false,
+        };
         let rewrite = source.plan(&request).expect("a plan");
         let pieces = rewrite.splice(Some("data")).expect("pieces").model;
         let write = |to: &mut dyn std::io::Write| rewrite.write(&pieces, &Magnitude, to).map(drop);

@@ -172,3 +172,63 @@ fn a_network_of_shapes_alone_is_refused() {
     assert!(complaint(&["-s", "2:4", "--saliency", "magnitude"]).contains("--workload"));
     assert!(complaint(&["-w", "resnet18", "-s", "2:4", "--saliency", "magnitude"]).contains("weights"));
 }
+
+#[test]
+fn a_search_weighs_what_the_files_own_weights_lose() {
+    let folder = TempDir::new().unwrap();
+    let model = model(folder.path());
+    let search = |name: &str, extra: &[&str]| {
+        let out = folder.path().join(name).display().to_string();
+        let common = ["search", "-p", "a100", "-w", &model, "--patterns", "2:4,unstructured@0.5,channel@0.5"];
+        let (status, _, err) = run(&[&common[..], &["-o", &out], extra].concat());
+        assert_eq!(status, 0, "{err}");
+        std::fs::read_to_string(format!("{out}/points.csv")).unwrap()
+    };
+    assert_ne!(search("own", &["--saliency", "magnitude"]), search("assumed", &[]));
+    let source = hwsim::prune::onnx::Source::open(Path::new(&model), &Default::default()).unwrap();
+    let selector = hwsim::prune::saliency::Selector::default();
+    let patterns = ["2:4", "channel@0.5"].map(|p| p.parse().unwrap());
+    let found = hwsim::prune::losses::losses(&source.model.graph, &source.model.weights, &patterns, &selector).unwrap();
+    let loss = |layer: &str, pattern: &str| found.table[&(layer.to_owned(), pattern.to_owned())];
+    // By hand: two of four squares, and the half of the rows with the smaller sums of magnitudes.
+    let w: Vec<f64> = (0..48 * 64).map(|i| f64::from(noise(1 << 20 | i))).collect();
+    let all: f64 = w.iter().map(|x| x * x).sum();
+    let mut kept = 0.0;
+    for group in w.chunks(4) {
+        let mut squares: Vec<f64> = group.iter().map(|x| x * x).collect();
+        squares.sort_by(f64::total_cmp);
+        kept += squares[2] + squares[3];
+    }
+    assert!((loss("fc1", "2:4") - (1.0 - kept / all)).abs() < 1e-9);
+    let mut rows: Vec<(f64, f64)> =
+        w.chunks(64).map(|r| (r.iter().map(|x| x.abs()).sum(), r.iter().map(|x| x * x).sum())).collect();
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let gone: f64 = rows[..24].iter().map(|r| r.1).sum();
+    assert!((loss("fc1", "channel@0.5") - gone / all).abs() < 1e-6);
+    assert!(!found.table.contains_key(&("fc2".to_owned(), "channel@0.5".to_owned())), "the answer keeps its width");
+}
+
+#[test]
+fn channels_are_ranked_by_the_criterion_rounded_and_dealt_over_the_network() {
+    let folder = TempDir::new().unwrap();
+    let (model, data) = (model(folder.path()), statistics(folder.path()));
+    let report = |name: &str, extra: &[&str]| -> (Value, Vec<u8>) {
+        let out = folder.path().join(format!("{name}.onnx")).display().to_string();
+        let common = ["prune", "-w", &model, "-s", "channel@0.3", "--format", "json", "-o", &out];
+        let (status, text, err) = run(&[&common[..], extra].concat());
+        assert_eq!(status, 0, "{err}");
+        (serde_json::from_str(&text).unwrap(), std::fs::read(out).unwrap())
+    };
+    let kept = |r: &Value| r["groups"][0]["kept"].as_u64().unwrap();
+    let (plain, by_size) = report("l1", &[]);
+    assert_eq!(kept(&plain), 34, "48 less three tenths");
+    assert_eq!(kept(&report("round", &["--round-to", "8"]).0), 32);
+    let (auto, _) = report("auto", &["--round-to", "auto", "-p", "a100"]);
+    assert_eq!(kept(&auto), 34, "no multiple of 64 is smaller than 48");
+    assert_eq!(kept(&report("global", &["--scope", "global"]).0), 34, "one group competes with itself");
+    let (_, by_inputs) = report("wanda", &["--saliency", "wanda", "--calibration-data", &data]);
+    let (_, by_noise) = report("random", &["--saliency", "random"]);
+    assert!(by_size != by_noise && by_inputs != by_noise);
+    let (status, _, err) = run(&["prune", "-w", &model, "-s", "channel@0.3", "--round-to", "auto", "-o", "x.onnx"]);
+    assert!(status == 1 && err.contains("--profile"), "{err}");
+}

@@ -5,7 +5,7 @@ use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PROFILE: &str = "name = \"small\"\nclock = \"1 GHz\"\n[memory]\nbandwidth = \"10 GB/s\"\n[device.systolic]\nrows = 16\ncols = 16\n\
     dataflow = \"weight-stationary\"\nsparsity = \"nm\"\ntechnology_nm = 16\n\
@@ -113,32 +113,48 @@ fn the_front_is_brute_force_over_the_rows() {
 const LONG: [&str; 8] =
     ["--vary", "memory.latency=1..60 ns:20", "--vary", "clock=500..1000 MHz:6", "--threads", "1", "--checkpoint", "0"];
 
+/// Chunks done and chunks in all, as the last checkpoint says; `None` before there is one.
+fn progress(folder: &Path) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(folder.join("state.txt")).ok()?;
+    let line = text.lines().find_map(|l| l.strip_prefix("done "))?;
+    let (done, all) = line.split_once(' ')?;
+    Some((done.parse().ok()?, all.parse().ok()?))
+}
+
 #[test]
 fn ten_kills_and_resumption_give_the_bytes_of_an_undisturbed_run() {
     let folder = tempfile::tempdir().unwrap();
     let at = folder.path();
+    let began = Instant::now();
     search(at, "whole", &LONG).assert().success();
+    let length = began.elapsed();
     let whole = files(&at.join("whole"));
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(11);
+    let resumed: Vec<&str> = LONG.into_iter().chain(["--resume"]).collect();
+    let (mut partial, mut reached) = (0, Vec::new());
     for round in 0..10 {
         let name = format!("killed{round}");
-        let mut kills = 0;
-        for attempt in 0..3 {
-            let extra: Vec<&str> = LONG.into_iter().chain(["--resume"]).collect();
-            let pause = Duration::from_millis(rng.random_range(1..400));
-            // A run past its time is killed with SIGKILL.
-            let outcome = search(at, &name, &extra).timeout(pause).ok();
-            kills += u32::from(outcome.is_err());
-            assert!(attempt > 0 || at.join(&name).is_dir() || outcome.is_err());
+        // A moment anywhere in the run's length; the process is killed with SIGKILL and sees nothing of it.
+        let pause = length.mul_f64(rng.random_range(0.05..0.85));
+        let _ = search(at, &name, &LONG).timeout(pause).ok();
+        if let Some((done, all)) = progress(&at.join(&name)) {
+            partial += u32::from(done > 0 && done < all);
+            reached.push(done);
+            // Going on takes up what was done: killed again, it is never behind where it was.
+            let _ = search(at, &name, &resumed).timeout(pause.div_f64(8.0)).ok();
+            let (again, _) = progress(&at.join(&name)).expect("a state is replaced whole or not at all");
+            assert!(again >= done, "round {round}: {done} chunks were done, {again} after going on");
         }
-        let extra: Vec<&str> = LONG.into_iter().chain(["--resume"]).collect();
-        search(at, &name, &extra).assert().success();
+        search(at, &name, &resumed).assert().success();
         let mut left = files(&at.join(&name));
         // What a kill leaves of a file that was being written has a name of its own.
         left.retain(|name, _| !name.starts_with(".tmp"));
-        assert_eq!(left, whole, "round {round}, {kills} kills");
+        assert_eq!(left, whole, "round {round}");
         fs::remove_dir_all(at.join(&name)).unwrap();
     }
+    assert!(partial >= 6, "only {partial} of ten kills fell between two checkpoints of the run: {reached:?}");
+    reached.dedup();
+    assert!(reached.len() >= 3, "the kills fell at the same place: {reached:?}");
 }
 
 #[test]
@@ -220,4 +236,24 @@ fn a_budget_is_answered_with_its_proof_and_its_rules() {
     let answer = estimate.assert().success();
     let answer: serde_json::Value = serde_json::from_slice(&answer.get_output().stdout).unwrap();
     assert_eq!(answer["total"]["latency_s"].as_f64().unwrap(), methods[0]["latency_s"].parse::<f64>().unwrap());
+}
+
+#[test]
+fn a_budget_is_answered_on_every_varied_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path();
+    let mut command = Command::cargo_bin("hwsim").unwrap();
+    command.args(["search", "--workload", "resnet18", "--profile", "systolic-128x128", "--patterns", "2:4,row@0.5"]);
+    command.args(["--vary", "device.systolic.rows=64,128", "--budget", "loss=0.1", "-o"]).arg(at).assert().success();
+    let methods = rows(&fs::read(at.join("methods.csv")).unwrap());
+    let found = |name: &str| methods.iter().find(|r| r["profile"] == name && r["method"] == "optimal").unwrap();
+    let small = found("systolic-128x128 device.systolic.rows=64");
+    let whole = found("systolic-128x128 device.systolic.rows=128");
+    let seconds = |r: &BTreeMap<String, String>| r["dense_latency_s"].parse::<f64>().unwrap();
+    assert!(seconds(small) > seconds(whole), "half the rows take longer");
+    let mut alone = Command::cargo_bin("hwsim").unwrap();
+    alone.args(["search", "--workload", "resnet18", "--profile", "systolic-128x128", "--patterns", "2:4,row@0.5"]);
+    alone.args(["--budget", "loss=0.1", "-o"]).arg(at.join("alone")).assert().success();
+    let alone = rows(&fs::read(at.join("alone/methods.csv")).unwrap());
+    assert_eq!(alone[0]["latency_s"], whole["latency_s"], "the machine as it is");
 }

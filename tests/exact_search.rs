@@ -7,7 +7,7 @@ use hwsim::pattern::SparsityPattern;
 use hwsim::profile::Profile;
 use hwsim::search::assign::{Answer, Budget, Cost, Question, assign};
 use hwsim::search::baselines::Limit;
-use hwsim::search::channels::assign_groups;
+use hwsim::search::channels::{Proof, assign_groups};
 use hwsim::search::condition::Condition;
 use hwsim::search::evaluate::{Desk, Lean, Operations};
 use hwsim::search::knapsack::{Item, solve, solve_within, sums};
@@ -374,11 +374,80 @@ fn channels_of_groups_are_chosen_like_brute_force_and_estimate_to_their_figure()
             }
         }
         let found = assign_groups(&question, Budget::Loss(limit)).unwrap();
-        assert!(found.exact && found.tried == 27);
+        assert!(found.proof == Proof::All && found.tried == 27);
         let outcome = found.answer.optimal().unwrap();
         assert_eq!(outcome.whole, best, "within {limit}");
         assert!(outcome.loss <= limit * (1.0 + 1e-9));
         assert_eq!(whole(&found.rules()), best, "its rules say the same");
+    }
+}
+
+#[test]
+fn the_bound_over_groups_is_below_brute_force_and_close_to_the_answer() {
+    // Two branches meet in a sum: five groups of four places each, more combinations than are all tried.
+    let text = "name = \"meet\"\ninput = [1, 16, 14, 14]\n\
+        [[layer]]\nname = \"a\"\nop.conv2d = { out = 48, kernel = [3, 3], pad = 1 }\n\
+        [[layer]]\nname = \"b\"\nop.conv2d = { out = 80, kernel = [3, 3], pad = 1 }\n\
+        [[layer]]\nname = \"c\"\ninputs = [\"a\"]\nop.conv2d = { out = 80, kernel = [1, 1] }\n\
+        [[layer]]\nname = \"s\"\ninputs = [\"b\", \"c\"]\nop.add = {}\n\
+        [[layer]]\nname = \"d\"\nop.conv2d = { out = 56, kernel = [3, 3], pad = 1 }\n\
+        [[layer]]\nname = \"e\"\nop.conv2d = { out = 40, kernel = [1, 1] }\n\
+        [[layer]]\nname = \"f\"\nop.conv2d = { out = 72, kernel = [1, 1] }\n\
+        [[layer]]\nname = \"g\"\nop.conv2d = { out = 10, kernel = [1, 1] }\n";
+    let graph = workload::toml::parse(text, "meet.toml", &workload::Options::default()).unwrap();
+    let fractions = [0.25, 0.5, 0.75];
+    let patterns: Vec<Choice> = fractions.iter().map(|s| format!("channel@{s}").parse().unwrap()).collect();
+    // Output features and reduction of every layer; b and c make one group.
+    let layers = [("a", 48, 144), ("b", 80, 432), ("c", 80, 48), ("d", 56, 720), ("e", 40, 56), ("f", 72, 40)];
+    let all = layers.iter().map(|l| l.1 as f64).sum::<f64>() + 10.0;
+    for (name, dtype) in [("systolic-32x32", DType::Int8), ("a100", DType::Fp16), ("epyc-7763", DType::Fp32)] {
+        let profile = Profile::find(name).unwrap();
+        let model = cost::model(&profile, cost::Options::default()).unwrap();
+        let mut points = Vec::new();
+        for code in 0..1024usize {
+            let place = |group: usize| code >> (2 * group) & 3;
+            let places = [place(0), place(1), place(1), place(2), place(3), place(4)];
+            let (mut rules, mut loss) = (Vec::new(), 0.0);
+            for (&(layer, n, k), place) in layers.iter().zip(places).filter(|(_, p)| *p > 0) {
+                let pattern = SparsityPattern::Channel(fractions[place - 1]);
+                rules.push(format!("{layer}={pattern}"));
+                loss += n as f64 * (1.0 - kept_energy(pattern, n, k)) / all;
+            }
+            let rules = Assignment::parse(&rules).unwrap();
+            let small = hwsim::lower::shrink(&graph, |l| Some(rules.choice(&l.name).pattern)).unwrap();
+            let steps = steps(&small.graph, &Assignment::dense(), dtype, true).unwrap();
+            points.push((loss, network(&steps, &*model, 1).unwrap().total.time.get()));
+        }
+        let question = Question {
+            graph: &graph,
+            profile: &profile,
+            dtype,
+            options: cost::Options::default(),
+            patterns: &patterns,
+            proxy: &Proxy::GaussianEnergy,
+            cost: Cost::Latency,
+        };
+        for budget in [Budget::Loss(0.1), Budget::Loss(0.3), Budget::Share(0.8)] {
+            let best = match budget {
+                Budget::Loss(l) => points.iter().filter(|p| p.0 <= l).map(|p| p.1).fold(f64::INFINITY, f64::min),
+                Budget::Cost(c) => points.iter().filter(|p| p.1 <= c).map(|p| p.0).fold(f64::INFINITY, f64::min),
+                Budget::Share(s) => {
+                    points.iter().filter(|p| p.1 <= s * points[0].1).map(|p| p.0).fold(f64::INFINITY, f64::min)
+                }
+            };
+            if best.is_infinite() {
+                assert!(assign_groups(&question, budget).is_err(), "{name} {budget:?}: nothing meets it");
+                continue;
+            }
+            let found = assign_groups(&question, budget).unwrap();
+            let Proof::Bound { bound, gap } = found.proof else { panic!("{:?}", found.proof) };
+            let answer = found.answer.objective();
+            let rounding = 1.0 + 1e-9;
+            assert!(bound <= best * rounding, "{name} {budget:?}: bound {bound}, brute force {best}");
+            assert!(answer >= best / rounding, "{name} {budget:?}: answer {answer}, brute force {best}");
+            assert!(answer <= best * 1.02, "{name} {budget:?}: answer {answer}, brute force {best}");
+            assert!(((answer - bound) / answer - gap).abs() < 1e-12);
+        }
     }
 }
 

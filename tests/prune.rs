@@ -64,8 +64,15 @@ fn source(bytes: impl Into<Bytes>) -> Source {
 fn prune(source: &Source, rules: &[&str], keep_shapes: bool) -> hwsim::error::Result<(Vec<u8>, Vec<Tally>)> {
     let assignment = Assignment::parse(rules)?;
     let zeros = source.zero_points();
-    let request =
-        Request { assignment: &assignment, choose: &Magnitude, zero_in_place: keep_shapes, strict: true, zeros };
+    let request = Request {
+        assignment: &assignment,
+        choose: &Magnitude,
+        zero_in_place: keep_shapes,
+        strict: true,
+        zeros,
+        round_to: 1,
+        global: false,
+    };
     let rewrite = source.plan(&request)?;
     let pieces = rewrite.splice(Some("test.onnx.data"))?.model;
     let mut out = Vec::new();

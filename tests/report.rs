@@ -80,6 +80,27 @@ fn a_report_is_one_well_formed_page() {
     assert!(text.contains("three &lt;layers&gt; &amp; more"));
     let drawn = std::fs::read_dir(folder.path().join("figures")).unwrap().count();
     assert_eq!(drawn, 9);
+    assert!(text.contains("scroll sideways"));
+}
+
+#[test]
+fn a_graph_too_large_to_draw_is_said_to_be_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = String::from("name = \"long\"\ninput = [1, 8, 8, 8]\n");
+    for i in 0..300 {
+        // No two neighbours alike, so that nothing folds.
+        network +=
+            &format!("[[layer]]\nname = \"l{i}\"\nop.conv2d = {{ out = {}, kernel = [1, 1] }}\n", 8 + i * i % 97);
+    }
+    std::fs::write(folder.path().join("long.toml"), network).unwrap();
+    ok(&["estimate", "-p", "a100", "-w", "long.toml", "--format", "json", "-o", "long.json"], folder.path());
+    ok(&["report", "long.json", "-o", "report.html"], folder.path());
+    let text = std::fs::read_to_string(folder.path().join("report.html")).unwrap();
+    assert!(
+        text.contains("graph is left out: it has 300 boxes"),
+        "{}",
+        text.lines().find(|l| l.contains("boxes")).unwrap_or("nothing")
+    );
 }
 
 #[test]

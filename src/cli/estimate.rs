@@ -91,12 +91,12 @@ enum TimingArg {
 
 /// What channel counts are rounded to.
 #[derive(Clone, Copy, Debug)]
-enum RoundTo {
+pub enum RoundTo {
     Multiple(u64),
     Auto,
 }
 
-fn round_to(text: &str) -> Result<RoundTo, String> {
+pub fn round_to(text: &str) -> Result<RoundTo, String> {
     match text.parse::<u64>() {
         _ if text == "auto" => Ok(RoundTo::Auto),
         Ok(n) if n > 0 => Ok(RoundTo::Multiple(n)),

@@ -1,7 +1,10 @@
 //! `hwsim prune`: the network without what its patterns take, as a file that other tools run.
 
+use super::estimate::{RoundTo, round_to};
 use super::output::{self, RowFormat};
+use super::pruning::Scope;
 use anyhow::{bail, ensure};
+use hwsim::cost::preferred::preferred_multiple;
 use hwsim::error::Error;
 use hwsim::lower::Assignment;
 use hwsim::prune::calibration;
@@ -10,6 +13,7 @@ use hwsim::prune::safetensors::Checkpoint;
 use hwsim::prune::saliency::Selector;
 use hwsim::prune::tensor::Tally;
 use hwsim::prune::{Choose, Magnitude, Plan, Request};
+use hwsim::report::estimate::default_dtype;
 use hwsim::report::export::write_whole;
 use hwsim::report::prune::Pruning;
 use hwsim::sparsity::Criterion;
@@ -38,6 +42,15 @@ pub struct Args {
     /// Seed of the random criterion
     #[arg(long, default_value_t = 0)]
     seed: u64,
+    /// Whether the channels (heads) of a pattern compete within their dependency group or across the network
+    #[arg(long, value_enum, default_value_t)]
+    scope: Scope,
+    /// Channels and heads left in multiples of this; `auto` takes what the profile's dtype runs best
+    #[arg(long, value_name = "N|auto", value_parser = round_to)]
+    round_to: Option<RoundTo>,
+    /// The machine that --round-to auto rounds for: path or name
+    #[arg(long, short, requires = "round_to")]
+    profile: Option<String>,
     /// Write zeros where channels and heads would go, and keep every shape
     #[arg(long)]
     keep_shapes: bool,
@@ -65,6 +78,22 @@ fn chooser(args: &Args, graph: &Graph, weights: &Weights) -> Result<Box<dyn Choo
     Ok(Box::new(selector.with_scales(graph, weights)))
 }
 
+/// What the channels left are rounded to.
+fn multiple(args: &Args) -> anyhow::Result<u64> {
+    Ok(match (&args.round_to, &args.profile) {
+        (None, _) => 1,
+        (Some(RoundTo::Multiple(n)), _) => *n,
+        (Some(RoundTo::Auto), Some(name)) => {
+            let profile = super::profile(name)?;
+            let dtype = default_dtype(&profile);
+            let n = preferred_multiple(&profile, dtype);
+            eprintln!("channels are rounded to multiples of {n} ({}, {dtype})", profile.name);
+            n
+        }
+        (Some(RoundTo::Auto), None) => bail!("--round-to auto needs the machine that it rounds for: --profile P"),
+    })
+}
+
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let assignment = Assignment::parse(&args.sparsity)?;
     let ending = |p: &Path| p.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
@@ -75,12 +104,15 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         args.output.display()
     );
     let options = args.sizes.options()?;
+    let round_to = multiple(&args)?;
     let request = |zeros, choose| Request {
         assignment: &assignment,
         choose,
         zero_in_place: args.keep_shapes,
         strict: true,
         zeros,
+        round_to,
+        global: args.scope == Scope::Global,
     };
     let (graph, plan, tallies, before);
     if from == "onnx" {

@@ -2,14 +2,16 @@
 
 use clap::ValueEnum;
 use hwsim::error::{Error, Result};
-use hwsim::lower::{Assignment, Masks};
+use hwsim::lower::{Assignment, Choice, Masks};
 use hwsim::prune::calibration;
 use hwsim::prune::regions::Regions;
 use hwsim::prune::saliency::{self, Selector, choose};
 use hwsim::report::quality::{LayerQuality, QualityReport};
+use hwsim::search::quality::Proxy;
 use hwsim::sparsity::Criterion;
+use hwsim::workload::Options;
 use hwsim::workload::onnx::Model;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Pruning {
@@ -35,8 +37,8 @@ pub struct Pruning {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-enum Scope {
-    /// Each layer by itself
+pub enum Scope {
+    /// Each layer (or dependency group) by itself
     #[default]
     Layer,
     /// One budget for all layers of a pattern
@@ -98,4 +100,31 @@ impl Pruning {
         let masks = choices.layers.into_iter().map(|c| (c.layer, c.masks)).collect();
         Ok(Chosen { masks, report })
     }
+}
+
+/// What the weights of a file lose under each pattern, for a search.
+pub fn losses(
+    path: &Path,
+    options: &Options,
+    patterns: &[Choice],
+    criterion: Criterion,
+    data: Option<&Path>,
+    seed: u64,
+) -> anyhow::Result<Proxy> {
+    let model = hwsim::workload::resolve::with_weights(path, options)?;
+    let statistics = match data {
+        Some(data) => calibration::load(data, &model.graph)?,
+        None => Default::default(),
+    };
+    let selector = Selector { criterion, seed, statistics, ..Selector::default() };
+    let selector = selector.with_scales(&model.graph, &model.weights);
+    let found = hwsim::prune::losses::losses(&model.graph, &model.weights, patterns, &selector)?;
+    if let Some((layer, reason)) = found.skipped.first_key_value() {
+        let others = match found.skipped.len() - 1 {
+            0 => String::new(),
+            more => format!(" (and {more} more layers)"),
+        };
+        eprintln!("warning: `{layer}`{others} loses what normal weights would: {reason}");
+    }
+    Ok(Proxy::Weights(found.table))
 }

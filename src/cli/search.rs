@@ -1,6 +1,5 @@
 //! `hwsim search`: under a budget a pattern for every layer; without one, the Pareto front of a space.
 
-use super::resolve;
 use super::search_folder::{Folder, How};
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
@@ -12,16 +11,17 @@ use hwsim::report::estimate::default_dtype;
 use hwsim::report::export::write_whole;
 use hwsim::search::assign::{Answer, Budget, Cost, Question, Variants, answer};
 use hwsim::search::baselines::Limit;
-use hwsim::search::channels::assign_groups;
+use hwsim::search::channels::{Proof, assign_groups};
 use hwsim::search::evolve::Evolution;
 use hwsim::search::explore::Shard;
 use hwsim::search::quality::Proxy;
 use hwsim::search::space::{Base, Description, Objective, Space};
-use hwsim::search::vary::Axis;
+use hwsim::search::vary::{self, Axis};
+use hwsim::sparsity::Criterion;
 use hwsim::units::{Joules, Seconds};
 use hwsim::workload::{self, Graph};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -43,8 +43,14 @@ pub struct Args {
     /// Losses of layers: CSV with the columns layer,pattern,loss
     #[arg(long, value_name = "FILE")]
     quality_table: Option<PathBuf>,
+    /// Losses of the workload's own weights by this criterion: magnitude (l1), l2, obd, wanda, sparsegpt, bn, taylor, random
+    #[arg(long, value_name = "CRITERION", conflicts_with = "quality_table")]
+    saliency: Option<Criterion>,
+    /// Statistics of calibration inputs: .npz with arrays LAYER:x, :norms, :h, :g or :gamma
+    #[arg(long, value_name = "NPZ", requires = "saliency")]
+    calibration_data: Option<PathBuf>,
     /// A field of the profile over values: PATH=16..256*2, PATH=100..800 GB/s:8, PATH=a,b,c
-    #[arg(long, value_name = "PATH=VALUES", conflicts_with = "budget")]
+    #[arg(long, value_name = "PATH=VALUES")]
     vary: Vec<Axis>,
     /// What must hold: area_mm2 < 50 && power_w < 10
     #[arg(long = "where", value_name = "CONDITION", conflicts_with = "budget")]
@@ -58,18 +64,8 @@ pub struct Args {
     /// Batch sizes
     #[arg(long, value_delimiter = ',')]
     batch: Vec<u64>,
-    /// Tokens of a sequence
-    #[arg(long)]
-    seq: Option<u64>,
-    /// Decode: one new token that attends to this many keys, itself included
-    #[arg(long, value_name = "CONTEXT", conflicts_with = "seq")]
-    decode: Option<u64>,
-    /// Shape of an input, NAME=1x3x224x224
-    #[arg(long, value_name = "NAME=SHAPE")]
-    input: Vec<String>,
-    /// Value of a symbolic dimension, NAME=8
-    #[arg(long, value_name = "NAME=SIZE")]
-    dim: Vec<String>,
+    #[command(flatten)]
+    shapes: super::workload::Shapes,
     /// Visit every point of a space up to this size, and evolve (NSGA-II) in a larger one
     #[arg(long, default_value_t = 1_000_000_000, value_name = "POINTS")]
     exhaustive: u64,
@@ -137,13 +133,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
 /// The network at each batch size, with the size that results carry.
 fn graphs(args: &Args) -> anyhow::Result<Vec<(u64, Graph)>> {
     let load = |batch: Option<u64>| -> anyhow::Result<(u64, Graph)> {
-        let options = workload::Options {
-            batch,
-            seq: args.seq,
-            context: args.decode,
-            inputs: args.input.iter().map(|t| resolve::shape(t)).collect::<Result<_, _>>()?,
-            dims: args.dim.iter().map(|t| resolve::dimension(t)).collect::<Result<_, _>>()?,
-        };
+        let options = args.shapes.options(batch)?;
         let graph = workload::resolve(&args.workload, &options)?;
         let first = graph.layers().find(|l| matches!(l.op, workload::Op::Input));
         let given = first.and_then(|l| l.shape().first().copied()).unwrap_or(1);
@@ -163,7 +153,40 @@ fn bases(args: &Args) -> anyhow::Result<Vec<Base>> {
         .collect()
 }
 
+/// Machines that budgets are answered on, one after another, at most.
+const MACHINES: usize = 10_000;
+
+/// Every machine that the fields make of the bases, named by them; those that contradict themselves are left out aloud.
+fn varied(bases: Vec<Base>, axes: &[Axis]) -> anyhow::Result<Vec<Base>> {
+    let count = axes.iter().try_fold(bases.len(), |n, a| n.checked_mul(a.values.len())).filter(|n| *n <= MACHINES);
+    if count.is_none() {
+        let reason = format!("a budget is answered on at most {MACHINES} machines; vary less, or leave --budget out");
+        return Err(Error::argument("--vary", reason).into());
+    }
+    let mut all = bases;
+    for axis in axes {
+        let mut next = Vec::with_capacity(all.len() * axis.values.len());
+        for base in &all {
+            for (place, value) in axis.values.iter().enumerate() {
+                let name = format!("{} {}={}", base.name, axis.path, axis.text(place));
+                match vary::with(&base.profile, &axis.path, value.clone()) {
+                    Ok(profile) => next.push(Base { name, profile, dtypes: base.dtypes.clone() }),
+                    Err(why) => eprintln!("warning: {name} is left out: {why}"),
+                }
+            }
+        }
+        all = next;
+    }
+    anyhow::ensure!(!all.is_empty(), "--vary: no machine takes these values");
+    Ok(all)
+}
+
 fn proxy(args: &Args) -> anyhow::Result<Proxy> {
+    if let Some(criterion) = args.saliency {
+        let data = args.calibration_data.as_deref();
+        let options = args.shapes.options(args.batch.first().copied())?;
+        return super::pruning::losses(Path::new(&args.workload), &options, &args.patterns, criterion, data, args.seed);
+    }
     let Some(path) = &args.quality_table else { return Ok(Proxy::GaussianEnergy) };
     let file = std::fs::File::open(path).map_err(|e| Error::io(path, e))?;
     Ok(Proxy::table(file, &path.display().to_string())?)
@@ -269,7 +292,7 @@ fn budget(text: &str, minimize: Minimize) -> Result<(Budget, Cost), Error> {
 fn budgets(args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let budgets: Vec<(Budget, Cost)> =
         args.budget.iter().map(|t| budget(t, args.minimize)).collect::<Result<_, _>>()?;
-    let (proxy, graphs, bases) = (proxy(args)?, graphs(args)?, bases(args)?);
+    let (proxy, graphs, bases) = (proxy(args)?, graphs(args)?, varied(bases(args)?, &args.vary)?);
     std::fs::create_dir_all(&args.output).map_err(|e| Error::io(&args.output, e))?;
     let mut methods = csv::Writer::from_writer(Vec::new());
     let mut layers = csv::Writer::from_writer(Vec::new());
@@ -326,7 +349,7 @@ fn budgets(args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
                     let solution = if args.patterns.iter().any(|c| c.pattern.shrinks_graph()) {
                         assign_groups(&question, budget).map(|cut| {
                             let (rules, groups) = (cut.rules(), cut.groups);
-                            (cut.answer, rules, Some((groups, cut.exact, cut.tried)))
+                            (cut.answer, rules, Some((groups, cut.proof, cut.tried)))
                         })
                     } else {
                         let variants = Variants::of(&question)?;
@@ -349,9 +372,9 @@ fn budgets(args: &Args, out: &mut dyn Write) -> anyhow::Result<()> {
                     let place =
                         [graph.name.clone(), base.name.clone(), batch.to_string(), dtype.to_string(), text.clone()];
                     record(&mut methods, &mut layers, &place, &found, cost, cut.as_ref().map(|c| &c.0))?;
-                    show(out, &place, &found, cost, &proxy)?;
-                    if let Some((groups, exact, tried)) = cut {
-                        show_groups(out, &groups, exact, tried)?;
+                    show(out, &place, &found, cost, &proxy, cut.as_ref().map(|c| c.1))?;
+                    if let Some((groups, proof, tried)) = cut {
+                        show_groups(out, &groups, proof, tried)?;
                     }
                     eprintln!("solved in {seconds:.3} s");
                     let name = format!("rules-{}-{}-{}-{}.txt", base.name, batch, dtype, text).replace('/', "_");
@@ -434,7 +457,14 @@ fn record(
     Ok(())
 }
 
-fn show(out: &mut dyn Write, place: &[String; 5], found: &Answer, cost: Cost, proxy: &Proxy) -> anyhow::Result<()> {
+fn show(
+    out: &mut dyn Write,
+    place: &[String; 5],
+    found: &Answer,
+    cost: Cost,
+    proxy: &Proxy,
+    cut: Option<Proof>,
+) -> anyhow::Result<()> {
     let [workload, profile, batch, dtype, budget] = place;
     let quantity = |v: f64| match cost {
         Cost::Latency => format!("{}", Seconds(v)),
@@ -467,17 +497,22 @@ fn show(out: &mut dyn Write, place: &[String; 5], found: &Answer, cost: Cost, pr
         Limit::Loss(_) => quantity(found.bound),
         Limit::Cost(_) => format!("loss {:.6}", found.bound),
     };
-    let proof = if found.gap == 0.0 {
-        "proved optimal for the table".to_owned()
-    } else {
-        format!("gap {:.4} %", found.gap * 100.0)
+    let proof = match (cut, found.gap == 0.0) {
+        (Some(Proof::Bound { .. }), _) => format!("gap {:.4} % over all groups and masks", found.gap * 100.0),
+        (Some(Proof::None), _) => format!("gap {:.4} % for the masks of these groups alone", found.gap * 100.0),
+        (Some(Proof::All) | None, true) => "proved optimal for the table".to_owned(),
+        (Some(Proof::All) | None, false) => format!("gap {:.4} %", found.gap * 100.0),
     };
     writeln!(out, "{proof}: no choice has less than {spelled} ({} partial assignments)\n", found.states)?;
     Ok(())
 }
 
-fn show_groups(out: &mut dyn Write, groups: &[(Vec<String>, Choice)], exact: bool, tried: u64) -> anyhow::Result<()> {
-    let how = if exact { "all" } else { "one group after another, a local optimum;" };
+fn show_groups(out: &mut dyn Write, groups: &[(Vec<String>, Choice)], proof: Proof, tried: u64) -> anyhow::Result<()> {
+    let how = match proof {
+        Proof::All => "all",
+        Proof::Bound { .. } => "what the relaxation found, and single changes;",
+        Proof::None => "one group after another, a local optimum without a bound;",
+    };
     writeln!(out, "{} dependency groups cut ({how} {tried} combinations of groups tried):", groups.len())?;
     for (names, choice) in groups {
         writeln!(out, "  {choice}: {}", names.join(", "))?;

@@ -24,6 +24,13 @@ pub struct Sizes {
     /// Batch size
     #[arg(long)]
     batch: Option<u64>,
+    #[command(flatten)]
+    shapes: Shapes,
+}
+
+/// What binds the free sizes of a network besides its batch.
+#[derive(clap::Args)]
+pub struct Shapes {
     /// Tokens of a sequence
     #[arg(long)]
     seq: Option<u64>,
@@ -66,8 +73,20 @@ impl Source {
 impl Sizes {
     /// What they bind.
     pub fn options(&self) -> Result<Options> {
+        self.shapes.options(self.batch)
+    }
+
+    /// The network of a name with these sizes.
+    pub fn load(&self, name: &str) -> Result<Graph> {
+        hwsim::workload::resolve(name, &self.options()?)
+    }
+}
+
+impl Shapes {
+    /// What they bind, at a batch size.
+    pub fn options(&self, batch: Option<u64>) -> Result<Options> {
         let options = Options {
-            batch: self.batch,
+            batch,
             seq: self.seq,
             context: self.decode,
             inputs: self.input.iter().map(|t| resolve::shape(t)).collect::<Result<_>>()?,
@@ -75,10 +94,5 @@ impl Sizes {
         };
         options.check()?;
         Ok(options)
-    }
-
-    /// The network of a name with these sizes.
-    pub fn load(&self, name: &str) -> Result<Graph> {
-        hwsim::workload::resolve(name, &self.options()?)
     }
 }

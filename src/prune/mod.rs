@@ -1,11 +1,13 @@
 //! Networks that are really smaller: what a pattern takes from the weights, and the files without it.
 //!
-//! [`plan`] decides what happens to which stored tensor ([`tensor`]), with [`choose`] for which weights stay;
+//! [`plan`] decides what happens to which stored tensor ([`tensor`]), with [`choose`] for which weights and
+//! [`units`] for which channels stay; [`losses`] is what a search asks;
 //! [`onnx`] splices the edits into the file's own bytes ([`wire`]) and lets [`nodes`] adjust the constants and attributes
 //! that name extents; [`safetensors`] writes checkpoints.
 
 pub mod calibration;
 pub mod choose;
+pub mod losses;
 pub mod nodes;
 pub mod npz;
 pub mod onnx;
@@ -14,6 +16,7 @@ pub mod regions;
 pub mod safetensors;
 pub mod saliency;
 pub mod tensor;
+pub mod units;
 pub mod wire;
 
 pub use choose::{Choose, Magnitude};

@@ -2,14 +2,17 @@
 
 use super::choose::Choose;
 use super::tensor::{Edit, Masked, View};
+use super::units;
 use crate::error::{Error, Result};
 use crate::lower::Assignment;
 use crate::lower::shrink::{self, Outcome};
 use crate::pattern::SparsityPattern;
 use crate::sparsity::groups::{ClassId, Groups, Kind, Side};
+use crate::sparsity::mask::kept;
+use crate::sparsity::select;
 use crate::workload::graph::Graph;
 use crate::workload::layer::{Layer, Op, Param, Role};
-use crate::workload::weights::{Stored, Weights, decode, width};
+use crate::workload::weights::{Stored, Weights, width};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// What is asked for.
@@ -25,6 +28,10 @@ pub struct Request<'a> {
     pub strict: bool,
     /// What integers store for zero, by the tensor's name: one byte, or one for each output.
     pub zeros: HashMap<String, Vec<u8>>,
+    /// Extents that channels and heads leave are multiples of this where that still removes something; 1: as they come.
+    pub round_to: u64,
+    /// Whether units of all groups of one kind and fraction compete with one another, by their mean score a weight.
+    pub global: bool,
 }
 
 impl Request<'_> {
@@ -120,7 +127,7 @@ impl Plan {
         refused: &BTreeMap<ClassId, String>,
     ) -> Result<()> {
         let asked = |l: &Layer| Some(request.assignment.choice(&l.name).pattern).filter(|_| l.weight().is_some());
-        let shrunk = shrink::shrink(graph, asked)?;
+        let shrunk = shrink::shrink_rounded(graph, asked, request.round_to)?;
         for outcome in shrunk.outcomes {
             let Outcome::NotApplicable(reason) = &outcome.outcome else { continue };
             if request.insists(&outcome.layer) {
@@ -129,35 +136,46 @@ impl Plan {
             let pattern = outcome.pattern.to_string();
             self.untouched.push(Untouched { layer: outcome.layer, pattern, reason: reason.clone() });
         }
-        let mut sizes = BTreeMap::new();
+        let mut cuts = Vec::new();
         for cut in shrunk.cuts {
+            if cut.kept == cut.total && !request.global {
+                continue;
+            }
+            let blocked = refused.get(&cut.class).cloned().or_else(|| self.unreachable(graph, weights, cut.class));
+            let Some(reason) = blocked else {
+                let scores = units::scores(graph, weights, &self.groups, cut.class, request.choose)?;
+                cuts.push((cut, scores));
+                continue;
+            };
+            for layer in &cut.producers {
+                let pattern = request.assignment.choice(layer).pattern;
+                if !pattern.shrinks_graph() {
+                    continue;
+                }
+                if request.insists(layer) {
+                    return Err(Error::Shrink { pattern: pattern.to_string(), layer: layer.clone(), reason });
+                }
+                let pattern = pattern.to_string();
+                self.untouched.push(Untouched { layer: layer.clone(), pattern, reason: reason.clone() });
+            }
+        }
+        if request.global {
+            self.compete(graph, &mut cuts, request.round_to);
+        }
+        let mut sizes = BTreeMap::new();
+        for (cut, scores) in cuts {
             let Some(group) = self.groups.group(cut.class) else { continue };
             if cut.kept == cut.total {
                 continue;
             }
-            let blocked = refused.get(&cut.class).cloned().or_else(|| self.unreachable(graph, weights, cut.class));
-            if let Some(reason) = blocked {
-                for layer in &cut.producers {
-                    let pattern = request.assignment.choice(layer).pattern;
-                    if !pattern.shrinks_graph() {
-                        continue;
-                    }
-                    if request.insists(layer) {
-                        return Err(Error::Shrink { pattern: pattern.to_string(), layer: layer.clone(), reason });
-                    }
-                    let pattern = pattern.to_string();
-                    self.untouched.push(Untouched { layer: layer.clone(), pattern, reason: reason.clone() });
-                }
-                continue;
-            }
-            let scores = self.scores(weights, graph, cut.class, cut.total, request.choose);
-            let mut order: Vec<usize> = (0..scores.len()).collect();
-            order.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-            let mut keep = vec![false; scores.len()];
-            order.into_iter().take(cut.kept as usize).for_each(|u| keep[u] = true);
             sizes.insert(cut.class, cut.kept);
-            let mixed_by = group.mixed_by.clone();
-            self.removed.push(Removed { class: cut.class, kind: cut.kind, producers: cut.producers, keep, mixed_by });
+            self.removed.push(Removed {
+                class: cut.class,
+                kind: cut.kind,
+                producers: cut.producers,
+                keep: select::units(&scores, cut.kept),
+                mixed_by: group.mixed_by.clone(),
+            });
         }
         if !request.zero_in_place {
             self.after = shrink::resized(graph, &self.groups, &sizes)?;
@@ -192,28 +210,44 @@ impl Plan {
         })
     }
 
-    /// How much each unit of a group counts: the sum over all weights that make its channels.
-    fn scores(&self, weights: &Weights, graph: &Graph, class: ClassId, units: u64, choose: &dyn Choose) -> Vec<f64> {
-        let mut scores = vec![0f64; units as usize];
-        let Some(group) = self.groups.group(class) else { return scores };
-        let mut seen = BTreeSet::new();
-        for m in group.members.iter().filter(|m| m.side == Side::Produces) {
-            let param = &graph.layer(m.node).params[m.param];
-            if param.role != Role::Weight || !seen.insert((&param.name, m.axis)) {
-                continue;
+    /// Deals the units that stay over all groups of one kind and fraction: those with the largest mean score a weight,
+    /// so that a group with long filters has no advantage; every group keeps one at least.
+    fn compete(&self, graph: &Graph, cuts: &mut [(shrink::Cut, Vec<f64>)], round_to: u64) {
+        let contests: BTreeSet<(bool, u64)> =
+            cuts.iter().map(|(c, _)| (c.kind == Kind::Head, c.fraction.to_bits())).collect();
+        for (heads, fraction) in contests {
+            let inside = |c: &shrink::Cut| (c.kind == Kind::Head, c.fraction.to_bits()) == (heads, fraction);
+            let mut all: Vec<(f64, usize, usize)> = Vec::new();
+            for (place, (cut, scores)) in cuts.iter().enumerate().filter(|(_, (c, _))| inside(c)) {
+                let weights = self.weights_of_a_unit(graph, cut.class, cut.total);
+                all.extend(scores.iter().enumerate().map(|(unit, s)| (s / weights, place, unit)));
             }
-            let Some(stored) = weights.get(&param.name) else { continue };
-            let (Ok(raw), Some(w)) = (stored.raw(), width(stored.elem)) else { continue };
-            let of = self.groups.params(m.node)[m.param][m.axis].units(class);
-            let inner: usize = param.shape[m.axis + 1..].iter().product::<u64>() as usize;
-            let mut line = vec![0f32; inner];
-            for (i, raw) in raw.chunks_exact((inner * w).max(1)).enumerate() {
-                let Some(unit) = of.get(i % of.len().max(1)).copied().flatten() else { continue };
-                decode(stored.elem, raw, &mut line);
-                scores[unit as usize] += line.iter().map(|&x| choose.weight(x)).sum::<f64>();
+            let keep = kept(all.len() as u64, f64::from_bits(fraction)) as usize;
+            all.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+            let mut stays = vec![0u64; cuts.len()];
+            all[..keep.min(all.len())].iter().for_each(|&(_, place, _)| stays[place] += 1);
+            for (place, (cut, _)) in cuts.iter_mut().enumerate().filter(|(_, (c, _))| inside(c)) {
+                let width = self.groups.group(cut.class).map_or(1, |g| g.width);
+                let share = 1.0 - stays[place].max(1) as f64 / cut.total as f64;
+                cut.kept = select::round_units(cut.total, width, share, round_to);
             }
         }
-        scores
+    }
+
+    /// Weights that make one unit of a group, on average.
+    fn weights_of_a_unit(&self, graph: &Graph, class: ClassId, units: u64) -> f64 {
+        let Some(group) = self.groups.group(class) else { return 1.0 };
+        let made = group.members.iter().filter(|m| m.side == Side::Produces).map(|m| {
+            let param = &graph.layer(m.node).params[m.param];
+            let extent = param.shape[m.axis].max(1);
+            let of = self.groups.params(m.node)[m.param][m.axis].width(class) * units;
+            if param.role == Role::Weight {
+                param.shape.iter().product::<u64>() as f64 * of as f64 / extent as f64
+            } else {
+                0.0
+            }
+        });
+        (made.sum::<f64>() / units.max(1) as f64).max(1.0)
     }
 
     /// The indices that go from every stored tensor.

@@ -31,8 +31,8 @@ pub struct Selector {
     pub statistics: HashMap<String, Statistics>,
 }
 
-/// Prune writes what this chooses, SparseGPT's changed weights too. Whole channels and heads are ranked by magnitude, or
-/// by squares where the criterion is `l2`.
+/// Prune writes what this chooses, SparseGPT's changed weights too. Whole channels and heads are ranked by the sum of their
+/// weights' scores.
 impl Choose for Selector {
     fn is_local(&self, pattern: SparsityPattern) -> bool {
         let in_groups = matches!(pattern, SparsityPattern::Nm { .. } | SparsityPattern::Vnm { .. });
@@ -43,17 +43,25 @@ impl Choose for Selector {
         let none = Statistics::none();
         let statistics = self.statistics.get(tile.layer).unwrap_or(&none);
         let m = Matrix { weights: &weights, n: tile.n, k: tile.k };
-        // Every layer and matrix draws its own stream, whatever the order in which they are written.
-        let name = tile.layer.bytes().fold(tile.group as u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3));
-        let chosen = self.pick(m, statistics, pattern, self.seed ^ name);
+        let chosen = self.pick(m, statistics, pattern, self.seed ^ stream(tile.layer, tile.group));
         let chosen = chosen.map_err(|e| named(e, tile.layer))?;
         Ok(Choice { mask: chosen.mask, updated: chosen.updated })
     }
 
-    fn weight(&self, w: f32) -> f64 {
-        let w = f64::from(w);
-        if self.criterion == Criterion::L2 { w * w } else { w.abs() }
+    fn scores(&self, layer: &str, weights: Matrix<'_>) -> Result<Vec<f32>> {
+        let none = Statistics::none();
+        let statistics = self.statistics.get(layer).unwrap_or(&none);
+        self.criterion.scores(weights, statistics, self.seed ^ stream(layer, 0)).map_err(|e| named(e, layer))
     }
+
+    fn by_element(&self) -> bool {
+        !self.criterion.needs_statistics()
+    }
+}
+
+/// Every layer and matrix draws its own stream, whatever the order in which they are written.
+fn stream(layer: &str, group: usize) -> u64 {
+    layer.bytes().fold(group as u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
 }
 
 impl Selector {

@@ -32,12 +32,15 @@ figcaption{padding:4px 10px 0;font-size:14px;color:#57606a}
 details{margin:12px 0}summary{cursor:pointer}
 table{border-collapse:collapse;font-size:13px;font-variant-numeric:tabular-nums}
 th,td{padding:3px 10px;text-align:left;white-space:nowrap;border-bottom:1px solid #d8dee4}th{border-bottom:2px solid #8b949e}
-.r{text-align:right}
-@media (max-width:640px){body{font-size:15px}main,header,footer{padding-left:12px;padding-right:12px}figure{padding:4px 0 10px}figure svg{max-width:none;width:640px}}
+.r{text-align:right}.hint{display:none}
+@media (max-width:640px){.hint{display:block;font-size:13px;padding:2px 10px;color:#57606a}body{font-size:15px}main,header,footer{padding-left:12px;padding-right:12px}figure{padding:4px 0 10px}figure svg{max-width:none;width:640px}}
 @media (prefers-color-scheme:dark){body{background:#0d1117;color:#e6eaef}a{color:#4aa8e0}figure{background:#14181d;border-color:#30363d}
-figcaption,footer{color:#9ba4ae}th,td{border-color:#2a3038}th{border-bottom-color:#6b747e}}
+figcaption,footer,.hint{color:#9ba4ae}th,td{border-color:#2a3038}th{border-bottom-color:#6b747e}}
 @media print{body{background:none}figure{break-inside:avoid}}
 ";
+
+/// Shown where the screen is narrower than a figure.
+const HINT: &str = "<span class=\"hint\" aria-hidden=\"true\">wider than this screen: scroll sideways →</span>";
 
 /// The page. `footer` says how it was made.
 pub fn page(title: &str, sections: &[Section], footer: &str) -> String {
@@ -66,7 +69,7 @@ pub fn page(title: &str, sections: &[Section], footer: &str) -> String {
             // The scrolling box takes the keyboard: it is the only way to the right half without a pointer.
             let _ = writeln!(
                 out,
-                "<figure><div tabindex=\"0\">\n{drawn}</div>\n<figcaption>{caption}</figcaption></figure>"
+                "<figure>{HINT}<div tabindex=\"0\">\n{drawn}</div>\n<figcaption>{caption}</figcaption></figure>"
             );
         }
         for (caption, grid) in &section.tables {

@@ -1,7 +1,7 @@
 //! What a report says of its inputs.
 
 use super::figures::totals::{Total, by_network, crossover, front};
-use super::figures::{layer_bars, network_graph, on_the_roof};
+use super::figures::{layer_bars, network_graph, on_the_roof, too_many_boxes};
 use super::grid::{Cell, Grid};
 use super::html::Section;
 use super::inputs::{Content, Found, Input};
@@ -97,9 +97,15 @@ fn network(name: &str, totals: &[&Total]) -> Section {
 fn one(name: &str, e: &Estimate) -> Section {
     let style =
         Style { order: Order::Network, baseline: e.layers.iter().any(|r| r.pattern != "dense"), ..Style::default() };
+    let left_out = too_many_boxes(e).map(|boxes| {
+        format!(
+            "The network's graph is left out: it has {boxes} boxes after blocks that repeat are folded, too many to read. \
+             The table of layers has all of them."
+        )
+    });
     Section {
         title: name.to_owned(),
-        paragraphs: headline(e).lines().map(str::to_owned).chain([why::why(e)]).collect(),
+        paragraphs: headline(e).lines().map(str::to_owned).chain([why::why(e)]).chain(left_out).collect(),
         figures: [on_the_roof(e, name), layer_bars(e, name), network_graph(e, name)].into_iter().flatten().collect(),
         tables: vec![("Layers".into(), table::grid(e, style))],
     }

@@ -353,6 +353,18 @@ pub(super) fn priced(
     Ok((cost + price * loss, cost, loss))
 }
 
+impl Question<'_> {
+    /// What a step costs with so many bytes of its inputs in the last cache level.
+    pub(super) fn step(&self, step: &Step, resident: Bytes, model: &dyn CostModel) -> Result<(f64, f64)> {
+        let Some(cost) = step_cost(step, resident, model)? else { return Ok((0.0, 0.0)) };
+        let value = match self.cost {
+            Cost::Latency => cost.time.get(),
+            Cost::Energy => cost.energy.map(|e| e.get()).ok_or_else(|| no_energy(self.profile))?,
+        };
+        Ok((value, cost.macs.effectual))
+    }
+}
+
 struct Table {
     candidates: Vec<Candidates>,
     /// Cost of the steps that patterns do not apply to.
@@ -364,14 +376,7 @@ impl Table {
     /// Costs of every step under every pattern, with the cache as an assignment leaves it.
     fn at(question: &Question<'_>, variants: &Variants, model: &dyn CostModel, at: &[usize]) -> Result<Self> {
         let resident = residency_of(&variants.mixed(at), model);
-        let figure = |step: &Step, resident: Bytes| -> Result<(f64, f64)> {
-            let Some(cost) = step_cost(step, resident, model)? else { return Ok((0.0, 0.0)) };
-            let value = match question.cost {
-                Cost::Latency => cost.time.get(),
-                Cost::Energy => cost.energy.map(|e| e.get()).ok_or_else(|| no_energy(question.profile))?,
-            };
-            Ok((value, cost.macs.effectual))
-        };
+        let figure = |step: &Step, resident: Bytes| question.step(step, resident, model);
         let candidates: Vec<Candidates> = variants
             .prunable
             .par_iter()

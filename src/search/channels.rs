@@ -3,15 +3,17 @@
 //! A group's channels are the outputs of some layers and the inputs of others, so the time of a layer depends on several
 //! groups at once, and not monotonously (tiles, waves). For one choice of all groups the graph is cut
 //! ([`crate::lower::shrink::resized`]) and the masks of what is left are chosen exactly. The groups themselves are all tried
-//! where there are at most [`FEW`] combinations, and the answer is then exact. Otherwise the budget gets a price (the
-//! Lagrangian relaxation): at each of a bisection of prices one group after another takes what is cheapest at that price, and
-//! the masks within the budget are chosen exactly for where that ends. Then single groups change as long as that helps. The
-//! result is a local optimum over groups, without a bound.
+//! where there are at most [`FEW`] combinations, and the answer is then exact. Otherwise the budget gets a price: the
+//! relaxation ([`super::relaxation`]) is solved over all groups at once at a series of prices, which gives a bound that no
+//! choice can beat; the masks within the budget are chosen exactly for every choice of groups that it finds, and single groups
+//! change as long as that helps and the gap to the bound is more than [`CLOSE`]. Where a step depends on too many groups for that (a dense
+//! block's concatenations), one group after another takes what is cheapest at a price, and the answer carries no bound.
 //!
 //! A layer takes one pattern: one that makes removed channels stays dense otherwise. Removed channels cost their producers
 //! alone (the energy of the removed outputs); what their consumers no longer read is no further loss.
 
 use super::assign::{Answer, Budget, Dense, Question, Variants, answer_cut, dense_of, priced};
+use super::relaxation::{Bound, Limited, Lowered, Relaxation};
 use crate::cost;
 use crate::error::{Error, Result};
 use crate::lower::shrink::resized;
@@ -30,6 +32,28 @@ const PASSES: usize = 2;
 /// Prices that are tried: a bisection over twelve orders of magnitude around the dense cost.
 const PRICES: usize = 10;
 
+/// What is known of answers better than the one that was found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Proof {
+    /// All combinations of groups were tried.
+    All,
+    /// No choice of groups and masks within the budget has less than `bound` of what is minimised, a relative `gap` away.
+    Bound {
+        /// Seconds, joules or loss.
+        bound: f64,
+        /// (answer − bound) / answer.
+        gap: f64,
+    },
+    /// Nothing: a local optimum over groups.
+    None,
+}
+
+/// Groups up to which two change at once.
+const PAIRED: usize = 8;
+
+/// Gap below which nobody looks further.
+const CLOSE: f64 = 1e-3;
+
 /// An answer that cuts channels too.
 #[derive(Clone, Debug)]
 pub struct Cut {
@@ -37,8 +61,8 @@ pub struct Cut {
     pub answer: Answer,
     /// Producers of each group that lost channels, and the pattern that did it.
     pub groups: Vec<(Vec<String>, Choice)>,
-    /// Whether all combinations were tried.
-    pub exact: bool,
+    /// What is known of better answers.
+    pub proof: Proof,
     /// Combinations that were tried.
     pub tried: u64,
 }
@@ -84,8 +108,13 @@ pub fn assign_groups(question: &Question<'_>, budget: Budget) -> Result<Cut> {
     let search = Search { question, masks, groups: &groups, options, budget, dense: dense_of(question)? };
     let combinations = search.options.iter().try_fold(1u64, |n, (_, c)| n.checked_mul(c.len() as u64 + 1));
     let exact = combinations.is_some_and(|n| n <= FEW);
-    let (best, tried) = if exact { search.all() } else { search.one_by_one() }?;
-    let Some((places, _, answer)) = best else {
+    let bound = if exact { None } else { search.bound()? };
+    let (best, tried) = match &bound {
+        _ if exact => search.all(),
+        Some(bound) => search.near(bound),
+        None => search.one_by_one(),
+    }?;
+    let Some((places, objective, mut answer)) = best else {
         return Err(Error::argument(
             "--budget",
             "no assignment of these patterns meets it; allow more, or offer sparser patterns",
@@ -94,7 +123,23 @@ pub fn assign_groups(question: &Question<'_>, budget: Budget) -> Result<Cut> {
     let chosen = search.options.iter().zip(&places).filter(|(_, p)| **p > 0);
     let groups =
         chosen.map(|((g, c), &p)| (g.producers().into_iter().map(str::to_owned).collect(), c[p - 1])).collect();
-    Ok(Cut { answer, groups, exact, tried })
+    let proof = match bound {
+        _ if exact => Proof::All,
+        Some(Bound { value, .. }) => {
+            // Summed in another order, the bound may exceed the answer by rounding alone.
+            let bound = value.min(objective);
+            Proof::Bound { bound, gap: gap(objective, bound) }
+        }
+        None => Proof::None,
+    };
+    if let Proof::Bound { bound, gap } = proof {
+        (answer.bound, answer.gap) = (bound, gap);
+    }
+    Ok(Cut { answer, groups, proof, tried })
+}
+
+fn gap(objective: f64, bound: f64) -> f64 {
+    if objective > 0.0 { ((objective - bound) / objective).max(0.0) } else { 0.0 }
 }
 
 /// What a pattern removes from the graph, and which fraction.
@@ -219,14 +264,111 @@ impl Search<'_> {
         }
     }
 
-    fn one_by_one(&self) -> Result<(Found, u64)> {
+    /// The bound over all groups and masks; `None` where a step depends on too many groups.
+    fn bound(&self) -> Result<Option<Bound>> {
+        let sizes: Vec<usize> = self.options.iter().map(|(_, c)| c.len() + 1).collect();
+        let model = cost::model(self.question.profile, self.question.options)?;
+        let lower = |places: &[usize]| -> Result<Lowered> {
+            self.cut(places, |_, variants, _| {
+                let Variants { steps, prunable, losses, .. } = variants;
+                let alone = steps[0].iter().map(|s| vec![(s.clone(), 0.0)]);
+                let mut lowered: Lowered = alone.collect();
+                for (&i, losses) in prunable.iter().zip(losses) {
+                    lowered[i] = steps.iter().zip(losses).map(|(s, &loss)| (s[i].clone(), loss)).collect();
+                }
+                Ok(lowered)
+            })
+        };
+        let price = |step: &crate::lower::Step, resident| Ok(self.question.step(step, resident, &*model)?.0);
+        let limited = match self.budget {
+            Budget::Loss(l) => Limited::Loss(l),
+            Budget::Cost(c) => Limited::Cost(c),
+            Budget::Share(s) => Limited::Cost(s * self.dense.cost),
+        };
+        let relaxation = Relaxation::of(&sizes, &*model, &price, &lower)?;
+        Ok(relaxation.map(|r| r.bound(limited, self.dense.cost)))
+    }
+
+    /// The best of the relaxation's choices, improved while it is not close to the bound.
+    fn near(&self, bound: &Bound) -> Result<(Found, u64)> {
         let (mut best, mut tried) = (None, 0);
+        for places in &bound.candidates {
+            self.better(&mut best, places)?;
+            tried += 1;
+        }
+        let open = |best: &Found| best.as_ref().is_none_or(|(_, objective, _)| gap(*objective, bound.value) > CLOSE);
+        if best.is_none() {
+            self.uniform(&mut best, &mut tried)?;
+        }
+        self.singles(&mut best, &mut tried, &open)?;
+        if self.options.len() <= PAIRED {
+            self.pairs(&mut best, &mut tried, &open)?;
+        }
+        Ok((best, tried))
+    }
+
+    /// Two groups change at once as long as that helps and the answer is open: with few groups the steps are large, and what one
+    /// group gives up another must take.
+    fn pairs(&self, best: &mut Found, tried: &mut u64, open: &dyn Fn(&Found) -> bool) -> Result<()> {
+        loop {
+            let mut improved = false;
+            for (a, b) in (0..self.options.len()).flat_map(|b| (0..b).map(move |a| (a, b))) {
+                let (of_a, of_b) = (self.options[a].1.len() + 1, self.options[b].1.len() + 1);
+                for code in 0..of_a * of_b {
+                    let Some((places, ..)) = best.as_ref().filter(|_| open(best)) else { return Ok(()) };
+                    let mut places = places.clone();
+                    let next = (code % of_a, code / of_a);
+                    if places[a] == next.0 || places[b] == next.1 {
+                        continue;
+                    }
+                    (places[a], places[b]) = next;
+                    improved |= self.better(best, &places)?;
+                    *tried += 1;
+                }
+            }
+            if !improved {
+                return Ok(());
+            }
+        }
+    }
+
+    /// All groups at the same place.
+    fn uniform(&self, best: &mut Found, tried: &mut u64) -> Result<()> {
         let most = self.options.iter().map(|(_, c)| c.len()).max().unwrap_or(0);
         for place in 0..=most {
             let places: Vec<usize> = self.options.iter().map(|(_, c)| place.min(c.len())).collect();
-            self.better(&mut best, &places)?;
-            tried += 1;
+            self.better(best, &places)?;
+            *tried += 1;
         }
+        Ok(())
+    }
+
+    /// Single groups change as long as that helps and the answer is open.
+    fn singles(&self, best: &mut Found, tried: &mut u64, open: &dyn Fn(&Found) -> bool) -> Result<()> {
+        for _ in 0..PASSES {
+            let mut improved = false;
+            for group in 0..self.options.len() {
+                for place in 0..=self.options[group].1.len() {
+                    let Some((places, ..)) = best.as_ref().filter(|_| open(best)) else { return Ok(()) };
+                    let mut places = places.clone();
+                    if places[group] == place {
+                        continue;
+                    }
+                    places[group] = place;
+                    improved |= self.better(best, &places)?;
+                    *tried += 1;
+                }
+            }
+            if !improved {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn one_by_one(&self) -> Result<(Found, u64)> {
+        let (mut best, mut tried) = (None, 0);
+        self.uniform(&mut best, &mut tried)?;
         let (mut low, mut high) = (1e-6f64.ln(), 1e6f64.ln());
         let mut places = vec![0; self.options.len()];
         for _ in 0..PRICES {
@@ -244,24 +386,7 @@ impl Search<'_> {
                 high = middle;
             }
         }
-        for _ in 0..PASSES {
-            let mut improved = false;
-            for group in 0..self.options.len() {
-                for place in 0..=self.options[group].1.len() {
-                    let Some((places, ..)) = &best else { return Ok((best, tried)) };
-                    let mut places = places.clone();
-                    if places[group] == place {
-                        continue;
-                    }
-                    places[group] = place;
-                    improved |= self.better(&mut best, &places)?;
-                    tried += 1;
-                }
-            }
-            if !improved {
-                break;
-            }
-        }
+        self.singles(&mut best, &mut tried, &|_| true)?;
         Ok((best, tried))
     }
 }

@@ -23,6 +23,10 @@ pub enum Proxy {
     GaussianEnergy,
     /// A user's table: (layer, pattern as it is displayed) to loss. Losses add over layers as they are.
     Table(BTreeMap<(String, String), f64>),
+    /// What the network's own weights lose, as shares in [0, 1] of each layer: removed energy, or the squared relative error of
+    /// its output where inputs are known. Layers are weighted by their output features, as the assumed energy is. A layer
+    /// and pattern that is not there (its weights could not be read) counts by that assumption.
+    Weights(BTreeMap<(String, String), f64>),
 }
 
 impl Proxy {
@@ -64,6 +68,7 @@ impl Proxy {
         match self {
             Self::GaussianEnergy => "removed energy of independent normal weights (assumed)",
             Self::Table(_) => "the user's table",
+            Self::Weights(_) => "what the network's own weights lose",
         }
     }
 
@@ -75,6 +80,11 @@ impl Proxy {
     pub fn loss(&self, layer: &str, pattern: SparsityPattern, ops: &[Lowered], memo: &mut Memo) -> Result<f64> {
         match self {
             Self::GaussianEnergy => Ok(products(ops).map(|g| features(g) * (1.0 - memo.of(g))).sum()),
+            Self::Weights(_) if pattern.is_dense() => Ok(0.0),
+            Self::Weights(table) => match table.get(&(layer.to_owned(), pattern.to_string())) {
+                Some(share) => Ok(weight(ops) * share),
+                None => Self::GaussianEnergy.loss(layer, pattern, ops, memo),
+            },
             Self::Table(_) if pattern.is_dense() => Ok(0.0),
             Self::Table(table) => table.get(&(layer.to_owned(), pattern.to_string())).copied().ok_or_else(|| {
                 Error::argument("--quality-table", format!("it has no loss for `{layer}` under {pattern}"))
@@ -98,6 +108,10 @@ impl Proxy {
             Self::GaussianEnergy => Ok(products(dense)
                 .map(|g| features(g) * (1.0 - memo.get(SparsityPattern::Channel(share), g.gemm.n, g.gemm.k)))
                 .sum()),
+            Self::Weights(table) => match table.get(&(layer.to_owned(), pattern.to_string())) {
+                Some(lost) => Ok(weight(dense) * lost),
+                None => Self::GaussianEnergy.removed(layer, pattern, share, dense, memo),
+            },
             Self::Table(_) => self.loss(layer, pattern, dense, memo),
         }
     }
@@ -105,7 +119,7 @@ impl Proxy {
     /// What the sum of [`Proxy::loss`] over a network is divided by.
     pub fn scale<'a>(&self, steps: impl Iterator<Item = &'a [Lowered]>) -> f64 {
         match self {
-            Self::GaussianEnergy => steps.map(weight).sum::<f64>().max(f64::MIN_POSITIVE),
+            Self::GaussianEnergy | Self::Weights(_) => steps.map(weight).sum::<f64>().max(f64::MIN_POSITIVE),
             Self::Table(_) => 1.0,
         }
     }

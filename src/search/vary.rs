@@ -145,6 +145,16 @@ pub fn set(root: &mut Value, path: &str, value: Value) -> Result<(), String> {
     Ok(())
 }
 
+/// A profile with one field changed, checked.
+///
+/// # Errors
+/// A path or value that it does not take, in words.
+pub fn with(profile: &Profile, path: &str, value: Value) -> Result<Profile, String> {
+    let mut root = toml::from_str(&profile.to_toml()).map_err(|e: toml::de::Error| e.message().to_owned())?;
+    set(&mut root, path, value)?;
+    self::profile(root)
+}
+
 /// The profile that a TOML value describes, checked as one that was read from a file.
 ///
 /// # Errors

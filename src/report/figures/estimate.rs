@@ -272,6 +272,13 @@ pub fn network_graph(e: &Estimate, name: &str) -> Option<Figure> {
     Some(network(&format!("Network: {name}"), &caption, &legend(&bounds), &nodes))
 }
 
+/// Boxes that a graph would need where it is left out for being a wall, so that the page can say so.
+pub fn too_many_boxes(e: &Estimate) -> Option<usize> {
+    let (stands_for, _) = fold(&e.layers);
+    let boxes = stands_for.iter().enumerate().filter(|(i, own)| *i == **own).count();
+    (boxes > NODES && e.layers.iter().any(|r| !r.inputs.is_empty())).then_some(boxes)
+}
+
 /// For each row the one that is drawn for it, and how many rows each stands for: runs of three or more like blocks
 /// become their first.
 fn fold(rows: &[Row]) -> (Vec<usize>, Vec<usize>) {

@@ -3,5 +3,5 @@
 pub mod estimate;
 pub mod totals;
 
-pub use estimate::{layer_bars, network_graph, on_the_roof};
+pub use estimate::{layer_bars, network_graph, on_the_roof, too_many_boxes};
 pub use totals::{Total, crossover, front};
