@@ -20,6 +20,9 @@ use crate::units::Bytes;
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 
+/// A step with each mask that it may have, and the loss of each.
+type Priced = Vec<(Step, f64)>;
+
 /// Entries of a table at most.
 const TABLE: usize = 1 << 18;
 
@@ -79,14 +82,13 @@ impl Relaxation {
         if scopes.iter().any(|s| count(s).is_none_or(|n| n > COMBINATIONS)) {
             return Ok(None);
         }
-        let mut steps: Vec<Vec<Option<Vec<(Step, f64)>>>> =
-            scopes.iter().map(|s| vec![None; count(s).unwrap_or(1)]).collect();
+        let mut steps: Vec<Vec<Option<Priced>>> = scopes.iter().map(|s| vec![None; count(s).unwrap_or(1)]).collect();
         for (places, lowered) in rows(sizes, &scopes).par_iter().map(|p| (p, lower(p))).collect::<Vec<_>>() {
             for ((slots, scope), masks) in steps.iter_mut().zip(&scopes).zip(lowered?) {
                 slots[index(sizes, scope, places)].get_or_insert(masks);
             }
         }
-        let steps: Vec<Vec<Vec<(Step, f64)>>> =
+        let steps: Vec<Vec<Priced>> =
             steps.into_iter().map(|s| s.into_iter().map(Option::unwrap_or_default).collect()).collect();
         let cached = could_be_cached(&steps, model);
         let factors = steps
