@@ -184,21 +184,21 @@ impl Blocks {
     fn column(&self, x: &[f32], y: &mut [f32]) {
         let shares = self.shares(rayon::current_num_threads());
         self.each_share(&shares, y, 1, |share, part| match self.isa {
-            Isa::Portable => self.column_with(x, share, part),
-            // SAFETY: an Isa beyond Portable is only used where it was detected.
+            // SAFETY: an Isa beyond Portable is only used where it was detected; plain vectors need nothing.
+            Isa::Portable => unsafe { self.column_with::<Plain>(x, share, part) },
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => unsafe { self.column_avx2(x, share, part) },
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => unsafe { self.column_avx512(x, share, part) },
             #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => self.column_with(x, share, part),
+            Isa::Avx2 | Isa::Avx512 => unsafe { self.column_with::<Plain>(x, share, part) },
         });
     }
 
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn column_avx2(&self, x: &[f32], share: Range<usize>, y: &mut [f32]) {
-        self.column_with(x, share, y);
+        unsafe { self.column_with::<super::lanes::Ymm>(x, share, y) }
     }
 
     #[cfg(target_arch = "x86_64")]
@@ -208,7 +208,8 @@ impl Blocks {
             // SAFETY: the caller's.
             return unsafe { self.gathered(x, share, y) };
         }
-        self.column_with(x, share, y);
+        // A strip has eight rows, so its vectors are those of AVX2.
+        unsafe { self.column_with::<super::lanes::Ymm>(x, share, y) }
     }
 
     /// CSR times one column: sixteen activations a gather, the last ones of a row under a mask.
@@ -248,8 +249,10 @@ impl Blocks {
         }
     }
 
+    /// # Safety
+    /// `V`'s instruction set is enabled, and `V` has eight elements.
     #[inline(always)]
-    fn column_with(&self, x: &[f32], share: Range<usize>, y: &mut [f32]) {
+    unsafe fn column_with<V: Lanes>(&self, x: &[f32], share: Range<usize>, y: &mut [f32]) {
         y.fill(0.0);
         for (block, first) in (0..self.k).step_by(self.block_k).enumerate() {
             let x = &x[self.base(first)..];
@@ -266,7 +269,8 @@ impl Blocks {
                     let values = &values[(inside * self.cols).min(values.len())..];
                     let y = &mut y[row + inside..row + inside + height];
                     match height {
-                        8 => single::<8>(index, values, size, self.cols, x, y),
+                        // SAFETY: the caller's.
+                        8 => unsafe { eight::<V>(index, values, size, self.cols, x, y) },
                         4 => single::<4>(index, values, size, self.cols, x, y),
                         2 => single::<2>(index, values, size, self.cols, x, y),
                         _ if self.cols == 1 && size == 1 => y[0] += dot(index, values, x),
@@ -390,6 +394,51 @@ impl Blocks {
             7 => rows!(7, 1),
             _ => rows!(8, 1),
         }
+    }
+}
+
+/// Eight rows against one column, a vector of them; four sums take turns, so that additions need not wait for one another.
+///
+/// # Safety
+/// `V`'s instruction set is enabled, and `V` has eight elements.
+#[inline(always)]
+unsafe fn eight<V: Lanes>(index: &[u16], values: &[f32], size: usize, cols: usize, x: &[f32], y: &mut [f32]) {
+    const U: usize = 4;
+    let Some(last) = index.len().checked_sub(1) else { return };
+    debug_assert!(y.len() >= 8 && values.len() >= last * size + 8 * cols);
+    // SAFETY: the caller's; each strip of a block has 8 · cols values, and x is sliced by every index.
+    unsafe {
+        let mut sums = [V::zero(); U];
+        let mut values = values.as_ptr();
+        if cols == 1 {
+            let (turns, rest) = index.as_chunks::<U>();
+            for turn in turns {
+                unrolled!(U, u, {
+                    sums[u] = sums[u].add_product(V::splat(x[turn[u] as usize]), V::load(values.add(u * size)));
+                });
+                values = values.wrapping_add(U * size);
+            }
+            for &start in rest {
+                sums[0] = sums[0].add_product(V::splat(x[start as usize]), V::load(values));
+                values = values.wrapping_add(size);
+            }
+        } else {
+            for &start in index {
+                let (turns, rest) = x[start as usize..][..cols].as_chunks::<U>();
+                let mut value = values;
+                for x in turns {
+                    unrolled!(U, u, sums[u] = sums[u].add_product(V::splat(x[u]), V::load(value.add(u * 8))));
+                    value = value.add(U * 8);
+                }
+                for &x in rest {
+                    sums[0] = sums[0].add_product(V::splat(x), V::load(value));
+                    value = value.add(8);
+                }
+                values = values.wrapping_add(size);
+            }
+        }
+        let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
+        V::load(y.as_ptr()).add(sum).store(y.as_mut_ptr());
     }
 }
 
@@ -544,7 +593,7 @@ impl Strip<'_> {
                     value = value.add(H);
                     x = x.add(self.x_stride);
                 }
-                values = values.add(self.size);
+                values = values.wrapping_add(self.size);
             }
             unrolled!(H, h, unrolled!(W, w, sums[h][w].store(y.add(h * stride + w * V::COUNT))));
         }
@@ -599,7 +648,7 @@ impl Strip<'_> {
                         unrolled!(W, w, sums[0][w] = sums[0][w].add_product(value, V::load(x.add(w * V::COUNT))));
                         c += 1;
                     }
-                    values = values.add(self.size);
+                    values = values.wrapping_add(self.size);
                 }
             }
             unrolled!(W, w, {

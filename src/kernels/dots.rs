@@ -21,6 +21,7 @@ use super::words::{YmmInt8, ZmmBf16, ZmmInt8};
 use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::lower::blocking::{NARROW_PANEL, narrow_columns};
 use crate::pattern::SparsityPattern;
 use std::cell::Cell;
 use std::ops::Range;
@@ -28,16 +29,9 @@ use std::ops::Range;
 /// Rows that a strip of packed weights interleaves.
 const STRIP: usize = 16;
 /// Columns of a panel: three vectors of sixteen.
-const PANEL: usize = 48;
-/// Bytes of converted activations that stay in L2 beside weights and results.
-const L2_BYTES: usize = 512 << 10;
+const PANEL: usize = NARROW_PANEL as usize;
 /// With longer rows, sums of products of bytes could pass 2^31.
 const LONGEST_INT8: usize = 65_536;
-
-/// Columns whose converted activations are kept in L2 at once, for a reduction of `words` 32-bit words.
-pub fn group_columns(words: usize) -> usize {
-    (L2_BYTES / 4 / words.max(1) / PANEL).clamp(1, 16) * PANEL
-}
 
 /// int8 weights and activations.
 pub struct Int8 {
@@ -198,7 +192,7 @@ impl Packed for Dots {
         if x.m == 0 || self.n == 0 {
             return;
         }
-        let most = if x.m == 1 { 1 } else { group_columns(self.words).min(x.m) };
+        let most = if x.m == 1 { 1 } else { (narrow_columns(self.words as u64) as usize).min(x.m) };
         let mut scales = vec![0.0; most.next_multiple_of(PANEL)];
         let mut words = KEPT.take();
         let needed = self.words * if x.m == 1 { 1 } else { most.next_multiple_of(STRIP) };

@@ -94,6 +94,15 @@ pub fn block_k(k: u64, rows: u64, cols: u64, density: f64, m: u64, vectors: Vect
     (best / cols.max(1)).max(1) * cols.max(1)
 }
 
+/// Columns in a panel of activations of formats narrower than four bytes: three vectors of sixteen words.
+pub const NARROW_PANEL: u64 = 48;
+
+/// Columns whose converted activations, `words` of four bytes each, stay in L2 beside weights and results.
+pub fn narrow_columns(words: u64) -> u64 {
+    const BYTES: u64 = 512 << 10;
+    (BYTES / 4 / words.max(1) / NARROW_PANEL).clamp(1, 16) * NARROW_PANEL
+}
+
 /// Blocking of the packed dense product, as the crate `gemm` 0.19 does it (`gemm-common`, `cache.rs`: `kernel_params`),
 /// after Goto and van de Geijn (TOMS 2008) and Low et al. (TOMS 2016).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

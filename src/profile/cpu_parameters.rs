@@ -21,18 +21,22 @@ pub struct CpuParameters {
     pub private_bandwidth: f64,
     /// Sustained share of the nominal bandwidth of a shared cache (1).
     pub shared_bandwidth: f64,
+    /// Share of a shared cache's capacity that the machine's other work leaves (1).
+    pub shared_capacity: f64,
     /// Share of the cores whose combined demand saturates a shared cache (1).
     pub shared_saturation: f64,
     /// Sustained share of main memory's peak bandwidth (1).
     pub memory_bandwidth: f64,
     /// Lines that one core keeps in flight to main memory: its bandwidth is lines over latency, by Little's law.
     pub outstanding_lines: f64,
+    /// Lines fetched one after another from main memory before a cold kernel runs: code, stack, page tables.
+    pub cold_lines: f64,
     /// Main-memory latency where the profile gives none (cycles).
     pub memory_latency: f64,
-    /// Packing a panel, beyond moving its bytes (cycles per byte).
+    /// Packing operands and copying packed results, beyond moving their bytes (cycles per byte).
     pub pack: f64,
-    /// Interleaving inputs and converting results of formats narrower than four bytes (cycles per element); their
-    /// weights are packed once, ahead of time.
+    /// Converting inputs and results of formats narrower than four bytes (cycles per element); their weights are packed
+    /// once, ahead of time.
     pub interleave: f64,
     /// Reading, addressing and broadcasting one CSR nonzero (cycles per nonzero and panel of columns).
     pub csr_decode: f64,
@@ -42,6 +46,10 @@ pub struct CpuParameters {
     pub block_decode: f64,
     /// Starting a row or a block row: pointers, loop exit mispredicted (cycles).
     pub row_start: f64,
+    /// Ending a row of a single column: its lanes are summed, the next row's stream begins (cycles).
+    pub row_end: f64,
+    /// One column of a strip of up to eight rows, where a kernel has a single column of activations (cycles).
+    pub strip_column: f64,
     /// Gathering one element where a kernel has a single column (cycles per element, in L1).
     pub gather: f64,
     /// Permuting one vector's worth of N:M values to their activations for a single column (cycles per vector).
@@ -98,16 +106,20 @@ impl Default for CpuParameters {
             memory_operand: 0.63,
             private_bandwidth: 1.0,
             shared_bandwidth: 0.58,
+            shared_capacity: 1.0,
             shared_saturation: 0.7,
             memory_bandwidth: 0.8,
             outstanding_lines: 30.0,
+            cold_lines: 30.0,
             memory_latency: 400.0,
             pack: 0.10,
-            interleave: 1.0,
+            interleave: 0.3,
             csr_decode: 2.0,
             nm_decode: 1.4,
-            block_decode: 1.5,
-            row_start: 16.0,
+            block_decode: 0.5,
+            row_start: 8.0,
+            row_end: 20.0,
+            strip_column: 1.2,
             gather: 0.75,
             permute: 4.0,
             exponential: 10.0,

@@ -1,9 +1,9 @@
 //! Dense products: packed and blocked, skinny, and depthwise convolutions.
 
 use super::hierarchy::{Blocking, Demand, Operand};
-use super::machine::Machine;
+use super::machine::{Machine, Unit};
 use super::traffic::{self, Part, Touches};
-use crate::lower::blocking::Goto;
+use crate::lower::blocking::{COLUMN_ROWS, Goto, narrow_columns};
 
 /// One core's dense product.
 #[derive(Clone, Copy, Debug)]
@@ -27,53 +27,122 @@ pub(super) struct Shape {
     pub part: Part,
 }
 
-/// Candidates: packed and blocked with vectors along outputs or along rows, and reading the weights in place.
-pub(super) fn product(machine: &Machine, s: &Shape, rate: f64, matrix: bool, vector_rate: f64) -> [Option<Demand>; 3] {
-    // The fp32 kernel's own loops, whichever way its vectors lie.
-    let touches = (!matrix && s.element == 4.0).then(|| packed(machine, s));
-    let skinny = (s.m <= machine.lanes()).then(|| skinny(machine, s, vector_rate, touches.clone()));
-    let blocked = |swap| Some(blocked(machine, s, rate, matrix, swap, touches.clone()));
-    [blocked(false), blocked(true), skinny]
+/// The kernels that may serve it, and the names of those that are not the blocked product.
+pub(super) fn product(machine: &Machine, s: &Shape, unit: Unit, vector_rate: f64) -> Vec<(Demand, Option<&'static str>)> {
+    let column = s.whole.0 <= 1.0;
+    let skinny = || (skinny(machine, s, vector_rate), Some("skinny GEMM"));
+    if unit.matrix {
+        // Vectors along outputs or along rows.
+        let mut all: Vec<_> = [false, true].map(|swap| (tiles(machine, s, unit.rate, swap), None)).into();
+        if s.m <= machine.lanes() {
+            all.push(skinny());
+        }
+        return all;
+    }
+    match (s.element < 4.0, column) {
+        (true, _) => vec![(dots(machine, s, unit.rate), column.then_some("skinny GEMM"))],
+        (false, true) => vec![skinny()],
+        (false, false) => vec![(packed(machine, s, unit.rate), None)],
+    }
 }
 
-fn packed(machine: &Machine, s: &Shape) -> Touches {
+/// The blocking and the touches of the packed product's own loops; it is blocked as a whole, and threads divide its tiles.
+fn blocking(machine: &Machine, s: &Shape) -> (Goto, Touches) {
     let mut caches = [(0, 0); 3];
     let depth = machine.depth.min(3);
     for (to, cache) in caches.iter_mut().zip(machine.caches()) {
         *to = (cache.capacity as u64, cache.ways as u64);
     }
-    // The product is blocked as a whole; threads divide its tiles.
     let (m, n) = s.whole;
     let goto = Goto::new(m as u64, n as u64, s.k as u64, machine.vectors(), &caches[..depth]);
-    traffic::dense(m, n, s.k, &goto, machine.caches[0].line)
+    let touches = traffic::dense(m, n, s.k, &goto, machine.caches[0].line)
         .divided(s.part)
         .at_least(Operand::Weights, s.weights.0)
         .at_least(Operand::Metadata, s.weights.1)
         .at_least(Operand::Inputs, s.inputs)
-        .at_least(Operand::Outputs, s.outputs)
+        .at_least(Operand::Outputs, s.outputs);
+    (goto, touches)
 }
 
-fn blocked(machine: &Machine, s: &Shape, rate: f64, matrix: bool, swap: bool, known: Option<Touches>) -> Demand {
-    let (p, lanes) = (&machine.p, machine.lanes());
+/// Packed and blocked, vectors along the columns of activations ([`Goto`]).
+fn packed(machine: &Machine, s: &Shape, rate: f64) -> Demand {
+    let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
+    let (goto, touches) = blocking(machine, s);
+    let (fmas, loads) = (rate / lanes, machine.l1() / machine.vector);
+    let vectors = (s.m / lanes).ceil();
+    let rows = (goto.nr as f64).min(s.n);
+    let slivers = (s.n / rows).ceil();
+    // Full register tiles along the columns, and the rest of them: a step of k takes its products, its loads, or the
+    // latency of an addition, whichever is longest.
+    let tile = goto.mr as f64 / lanes;
+    let step = |width: f64| {
+        let products = rows * width / (fmas * p.microkernel);
+        if width > 0.0 { products.max((rows + width) / loads).max(FMA_LATENCY) } else { 0.0 }
+    };
+    let (full, rest) = ((vectors / tile).floor(), vectors % tile);
+    let steps = slivers * s.k * (full * step(tile) + step(rest));
+    let blocks_k = (s.k / goto.kc as f64).ceil();
+    let tiles = slivers * (vectors / tile).ceil() * blocks_k;
+    let results = 2.0 * s.m * s.n * 4.0 * blocks_k;
+    // Rows of a register tile that share one set evict one another between two blocks of k.
+    let conflict = (rows / machine.caches[0].lines_at_stride(s.whole.0 * s.output)).max(1.0);
+    let packs = goto.packs_all_inputs || goto.packs_inputs(goto.columns(s.whole.0 as u64), goto.nc.min(s.whole.1 as u64));
+    let copied = s.k * e * (if packs { s.m } else { 0.0 } + if goto.packs_weights { s.n } else { 0.0 });
+    Demand {
+        overlap: steps + tiles * p.row_start,
+        l1: slivers * s.k * (full * (rows + tile) + if rest > 0.0 { rows + rest } else { 0.0 }) * machine.vector
+            + results * conflict,
+        serial: p.pack * copied + p.call,
+        issued: slivers * rows * vectors * lanes * s.k,
+        touches,
+    }
+}
+
+/// Cycles until the result of a fused multiply–add can be added to: four on Intel since Skylake and AMD since Zen.
+const FMA_LATENCY: f64 = 4.0;
+
+/// Formats narrower than four bytes on vectors, several products a lane: eight rows by three vectors of columns.
+fn dots(machine: &Machine, s: &Shape, rate: f64) -> Demand {
+    let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
+    let pad = |x: f64, unit: f64| (x / unit).ceil() * unit;
+    let per_lane = 4.0 / e;
+    let words = (s.k / per_lane).ceil();
+    let (dots, loads) = (rate / lanes / per_lane, machine.l1() / machine.vector);
+    let (overlap, l1, issued) = if s.whole.0 <= 1.0 {
+        // Sixteen rows at a time, one word of activations broadcast.
+        let vectors = pad(s.n, 16.0) / lanes;
+        (words * vectors * 2.0 / loads, words * vectors * 2.0 * machine.vector, words * per_lane * pad(s.n, 16.0))
+    } else {
+        let vectors = pad(s.m, 16.0) / lanes;
+        let (full, rest) = ((vectors / 3.0).floor(), vectors % 3.0);
+        let slots = full * 11.0 + if rest > 0.0 { 8.0 + rest } else { 0.0 };
+        let bands = (s.n / 8.0).ceil() * words;
+        let busy = 8.0 * vectors / (dots * p.microkernel);
+        (bands * busy.max(slots / loads), bands * slots * machine.vector, bands * per_lane * 8.0 * vectors * lanes)
+    };
+    let columns = (narrow_columns(words as u64) as f64).min(s.m);
+    let groups = (s.m / columns).ceil();
+    let converted = words * 4.0 * columns;
+    let mut t = Touches::default();
+    t.direct(Operand::Weights, s.weights.0, groups, s.weights.0 + converted);
+    t.direct(Operand::Inputs, s.inputs, 1.0, 0.0);
+    t.packed(Operand::Inputs, s.m * words * 4.0, converted, ((s.n / 8.0).ceil(), converted + words * 32.0));
+    t.direct(Operand::Outputs, s.outputs, 1.0, 0.0);
+    t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
+    Demand { overlap, l1: l1 + s.outputs, serial: p.interleave * s.m * (s.k + s.n) + p.call, issued, touches: t }
+}
+
+/// Matrix tiles of 16 rows of one line, two by two, packed and blocked.
+fn tiles(machine: &Machine, s: &Shape, rate: f64, swap: bool) -> Demand {
+    let p = &machine.p;
     let pad = |x: f64, unit: f64| (x / unit).ceil() * unit;
     let (u, v) = if swap { (s.m, s.n) } else { (s.n, s.m) };
     let e = s.element;
-    let (padded, tile, share, depth) = if matrix {
-        // Tiles of 16 rows of one line, two by two.
-        ((pad(u, 16.0), pad(v, 16.0)), (32.0, 32.0), p.tile_kernel, pad(s.k, 64.0 / e))
-    } else {
-        let (vectors, scalars) = machine.tile;
-        // Fewer independent accumulators than latency × ports leave the pipelines idle.
-        let chains = (u / lanes).ceil().min(vectors) * v.min(scalars);
-        let share = p.microkernel * (chains / 8.0).min(1.0);
-        ((pad(u, lanes), v), (vectors * lanes, scalars), share, pad(s.k, 4.0 / e.min(4.0)))
-    };
-    let b = Blocking::new(machine, tile, e, (padded.0, v, s.k));
+    let (padded, depth) = ((pad(u, 16.0), pad(v, 16.0)), pad(s.k, 64.0 / e));
+    let b = Blocking::new(machine, (32.0, 32.0), e, (padded.0, v, s.k));
     let issued = padded.0 * padded.1 * depth;
     let blocks_k = (s.k / b.kc).ceil();
-    // A broadcast takes a load slot like a whole vector; tiles load both operands by the line.
-    let slot = if matrix { e } else { machine.vector };
-    let loads = issued * (e / b.nr + slot / b.mr);
+    let loads = issued * e * (1.0 / b.nr + 1.0 / b.mr);
     let results = 2.0 * s.m * s.n * 4.0 * blocks_k;
     let (vector_operand, scalar_operand) =
         if swap { (Operand::Inputs, Operand::Weights) } else { (Operand::Weights, Operand::Inputs) };
@@ -81,52 +150,52 @@ fn blocked(machine: &Machine, s: &Shape, rate: f64, matrix: bool, swap: bool, kn
     let block = b.mc * b.kc * e;
     let sliver = b.kc * b.nr * e;
     let repacks = (v / b.nc).ceil();
-    let touches = known.unwrap_or_else(|| {
-        let mut t = Touches::default();
-        let own = source(vector_operand);
-        t.direct(vector_operand, own, repacks, own + b.nc * b.kc * e);
-        t.packed(vector_operand, u * s.k * e * repacks, block, ((b.nc / b.nr).ceil(), block + sliver));
-        t.direct(scalar_operand, source(scalar_operand), 1.0, 0.0);
-        t.packed(scalar_operand, v * s.k * e, b.kc * b.nc * e, ((u / b.mc).ceil(), b.kc * b.nc * e + block));
-        t.direct(Operand::Outputs, s.outputs, 2.0 * blocks_k - 1.0, u * b.nc * s.output + block);
-        t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
-        t
-    });
+    let mut t = Touches::default();
+    let own = source(vector_operand);
+    t.direct(vector_operand, own, repacks, own + b.nc * b.kc * e);
+    t.packed(vector_operand, u * s.k * e * repacks, block, ((b.nc / b.nr).ceil(), block + sliver));
+    t.direct(scalar_operand, source(scalar_operand), 1.0, 0.0);
+    t.packed(scalar_operand, v * s.k * e, b.kc * b.nc * e, ((u / b.mc).ceil(), b.kc * b.nc * e + block));
+    t.direct(Operand::Outputs, s.outputs, 2.0 * blocks_k - 1.0, u * b.nc * s.output + block);
+    t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
     // Rows of a register tile that share one set evict one another between two blocks of k.
     let conflict = (b.nr / machine.caches[0].lines_at_stride(s.n * s.output)).max(1.0);
     let interleaved = if e < 4.0 { s.m * (s.k + s.n) } else { 0.0 };
-    let packing = p.pack * e * (u * repacks + v) * s.k + p.interleave * interleaved;
     Demand {
-        overlap: issued / (rate * share),
+        overlap: issued / (rate * p.tile_kernel),
         l1: loads + results * conflict,
-        serial: packing + p.call,
+        serial: p.pack * e * (u * repacks + v) * s.k + p.interleave * interleaved + p.call,
         issued,
-        touches,
+        touches: t,
     }
 }
 
 /// Few rows: weights are read once, where they lie, and meet every row in registers.
-fn skinny(machine: &Machine, s: &Shape, rate: f64, known: Option<Touches>) -> Demand {
+fn skinny(machine: &Machine, s: &Shape, rate: f64) -> Demand {
     let lanes = machine.lanes();
-    let issued = (s.k / lanes).ceil() * lanes * s.m * s.n;
     let e = s.element;
-    // With one row each weight is a memory operand; more rows reuse the loaded vector.
-    let share = if s.m <= 1.0 { machine.p.memory_operand } else { machine.p.microkernel };
-    let rows = 4.0f64.min(s.n);
+    let along = (s.k * e.min(4.0) / 4.0 / lanes).ceil();
+    let rows = (COLUMN_ROWS as f64).min(s.n);
+    // Rows that go together share the loads of activations.
+    let loads = along * (s.n + (s.n / rows).ceil() * s.m);
+    let issued = (s.k / lanes).ceil() * lanes * s.m * s.n;
     let x = s.m * s.k * e;
+    let touches = if s.whole.0 <= 1.0 && e == 4.0 {
+        blocking(machine, s).1
+    } else {
+        let mut t = Touches::default();
+        t.direct(Operand::Weights, s.weights.0, 1.0, 0.0);
+        t.direct(Operand::Inputs, s.inputs, s.n / rows, x + rows * s.k * e);
+        t.direct(Operand::Outputs, s.outputs, 1.0, 0.0);
+        t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
+        t
+    };
     Demand {
-        overlap: issued / (rate * share) + machine.p.row_start * s.n * s.m / rows,
-        l1: s.weights.0 + x * s.n / rows + s.outputs,
+        overlap: (issued / rate).max(loads * machine.vector / machine.l1()) + machine.p.row_end * s.n * s.m,
+        l1: loads * machine.vector + s.outputs,
         serial: machine.p.call,
         issued,
-        touches: known.unwrap_or_else(|| {
-            let mut t = Touches::default();
-            t.direct(Operand::Weights, s.weights.0, 1.0, 0.0);
-            t.direct(Operand::Inputs, s.inputs, s.n / rows, x + rows * s.k * e);
-            t.direct(Operand::Outputs, s.outputs, 1.0, 0.0);
-            t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
-            t
-        }),
+        touches,
     }
 }
 

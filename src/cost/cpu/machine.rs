@@ -23,9 +23,9 @@ pub(super) struct Cache {
 }
 
 impl Cache {
-    fn new(level: &CacheLevel, share: f64) -> Self {
+    fn new(level: &CacheLevel, share: f64, p: &CpuParameters) -> Self {
         Self {
-            capacity: level.size.get(),
+            capacity: level.size.get() * if level.shared { p.shared_capacity.min(1.0) } else { 1.0 },
             line: level.line.get(),
             ways: level.ways as f64,
             bandwidth: level.bandwidth.get() * share,
@@ -83,6 +83,8 @@ pub(super) struct Machine {
     pub cores: f64,
     /// Main-memory bytes a cycle of one core, and of all together.
     pub memory: (f64, f64),
+    /// Cycles that the first line of several dependent ones takes from main memory.
+    pub latency: f64,
     /// Fitted or default numbers.
     pub p: CpuParameters,
     units: [Unit; DType::ALL.len()],
@@ -102,7 +104,7 @@ impl Machine {
                 (_, true) => p.shared_bandwidth,
                 (_, false) => p.private_bandwidth,
             };
-            caches[i] = Cache::new(level, share);
+            caches[i] = Cache::new(level, share, &p);
         }
         // A measured stream needs no estimate from latency.
         let stream = cpu.measured.as_ref().map(|m| m.stream.get() * p.memory_bandwidth);
@@ -117,6 +119,7 @@ impl Machine {
             tile: if vector == 32.0 { (2.0, 6.0) } else { (3.0, 8.0) },
             threads: options.threads.unwrap_or(cpu.cores).clamp(1, cpu.cores),
             cores: cpu.cores as f64,
+            latency,
             memory: (stream.unwrap_or(p.outstanding_lines * line / latency).min(all), all),
             p,
             units: DType::ALL.map(|d| unit(cpu, d)),

@@ -165,48 +165,30 @@ impl CpuModel {
                 best = Some((priced, name));
             }
         };
-        let many = |z: &Nonzeros, offer: &mut dyn FnMut(Demand, f64, Option<&'static str>), one: &'static str| {
-            for (i, demand) in sparse::product(machine, &shape, z, job.unit.rate).into_iter().enumerate() {
-                if let Some(demand) = demand {
-                    offer(finish(demand, 1.0), per_core, (i == 1).then_some(one));
-                }
-            }
+        let mut rows = |units: f64, (rows, cols): (u64, u64), index: Index, one: &'static str| {
+            let z = Nonzeros { units, rows: rows as f64, cols: cols as f64, index };
+            let demand = sparse::product(machine, &shape, &z, job.unit.rate);
+            offer(finish(demand, 1.0), per_core, (m <= 1.0).then_some(one));
         };
         let kept = g.weights.kept_per_row() as f64 * g.weights.rows() as f64 * share;
         match job.kernel {
             _ if direct => offer(finish(dense::direct(machine, &shape, per_core, vector_rate), per_core), 1.0, None),
             Kernel::Dense | Kernel::Direct => {
-                let names = [None, None, Some("skinny GEMM")];
-                let offers = dense::product(machine, &shape, job.unit.rate, job.unit.matrix, vector_rate);
-                for (demand, name) in offers.into_iter().zip(names) {
-                    if let Some(demand) = demand {
-                        offer(finish(demand, 1.0), per_core, name);
-                    }
+                for (demand, name) in dense::product(machine, &shape, job.unit, vector_rate) {
+                    offer(finish(demand, 1.0), per_core, name);
                 }
             }
-            Kernel::Csr => {
-                let z = Nonzeros { units: g.weights.nonzeros() * share, rows: 1.0, cols: 1.0, index: Index::Csr };
-                many(&z, &mut offer, "CSR, one column");
-            }
-            Kernel::Nm { .. } => {
-                many(&Nonzeros { units: kept, rows: 1.0, cols: 1.0, index: Index::Nm }, &mut offer, "N:M, one column");
-            }
+            Kernel::Csr => rows(g.weights.nonzeros() * share, (1, 1), Index::Csr, "CSR, one column"),
+            Kernel::Nm { .. } => rows(kept, (1, 1), Index::Nm, "N:M, one column"),
             Kernel::Vnm { v, n, m } => {
-                many(
-                    &Nonzeros { units: kept, rows: 1.0, cols: 1.0, index: Index::Nm },
-                    &mut offer,
-                    "V:N:M, one column",
-                );
-                // Or every kept column for all rows of a strip: more products, but out of registers.
+                // Every kept column for all rows of a group: more products than kept weights, but out of registers.
                 let columns = crate::sparsity::mask::vnm_columns(n, m) as f64 * (k / m as f64).ceil();
-                let rows = (v as f64).min(share_n);
-                let units = (share_n / rows).ceil() * columns.min(k);
-                many(&Nonzeros { units, rows, cols: 1.0, index: Index::Block }, &mut offer, "V:N:M, one column");
+                let height = (v as f64).min(share_n);
+                let units = (share_n / height).ceil() * columns.min(k);
+                rows(units, (height as u64, 1), Index::Block, "V:N:M, one column");
             }
-            Kernel::Bsr { rows, cols } => {
-                let units = g.weights.occupied_tiles(Tile::new(rows, cols)) * share;
-                let z = Nonzeros { units, rows: rows as f64, cols: cols as f64, index: Index::Block };
-                many(&z, &mut offer, "BSR, one column");
+            Kernel::Bsr { rows: r, cols } => {
+                rows(g.weights.occupied_tiles(Tile::new(r, cols)) * share, (r, cols), Index::Block, "BSR, one column");
             }
             Kernel::Tiles { rows, cols } => {
                 let units = g.weights.occupied_tiles(Tile::new(rows, cols)) * share;
@@ -284,13 +266,17 @@ impl CpuModel {
     }
 
     fn layer(&self, op: &Lowered, priced: Priced, executed: Executed) -> LayerCost {
-        let framework = if self.timing == Timing::Host { self.machine.p.framework } else { 0.0 };
-        let overhead = Cycles(priced.overhead + framework) / self.clock;
+        let begin = match self.timing {
+            Timing::Warm => 0.0,
+            Timing::Cold => self.machine.p.cold_lines * self.machine.latency,
+            Timing::Host => self.machine.p.framework,
+        };
+        let overhead = Cycles(priced.overhead + begin) / self.clock;
         let floor = self.roofline(op);
         let format = executed.format.name().to_string();
         let fitted = self.calibration.as_deref().filter(|_| matches!(op, Lowered::Gemm(_)));
         let pace = fitted.and_then(|c| c.pace.get(&format)).copied().unwrap_or(1.0);
-        let time = (Cycles(priced.cycles * pace + framework) / self.clock).max(floor);
+        let time = (Cycles(priced.cycles * pace + begin) / self.clock).max(floor);
         let interval = fitted
             .and_then(|c| c.interval.get(&format))
             .map_or_else(|| default_interval(time), |&(low, high)| (time * low.min(1.0), time * high.max(1.0)));

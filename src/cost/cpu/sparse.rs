@@ -4,7 +4,7 @@ use super::dense::Shape;
 use super::hierarchy::{Demand, Operand};
 use super::machine::Machine;
 use super::traffic::{self, Stored, Touches};
-use crate::lower::blocking::block_k;
+use crate::lower::blocking::{PANEL_VECTORS, block_k};
 
 /// What a kernel meets in one core's share of the matrix.
 #[derive(Clone, Copy, Debug)]
@@ -30,19 +30,20 @@ pub(super) enum Index {
     Block,
 }
 
-/// Vectors of columns in one pass of the register tile of a single row.
-const PANEL: f64 = 8.0;
+/// Vectors of columns in a panel of activations.
+const PANEL: f64 = PANEL_VECTORS as f64;
 
 /// The kernel for many columns, its blocks of k as long as it packs them, and the one for a single column.
-pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> [Option<Demand>; 2] {
+pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> Demand {
     let vectors = machine.vectors();
     let (m, n) = s.whole;
     let blocks = z.units / s.part.weights;
     let (rows, cols) = (z.rows.min(n).max(1.0), z.cols.min(s.k).max(1.0));
     let density = blocks / ((n / rows).ceil() * (s.k / cols).ceil());
     let kb = block_k(s.k as u64, rows as u64, cols as u64, density.min(1.0), m as u64, vectors) as f64;
-    // Indices of 16 bits, and where a block row begins among them (4) and among the values (8); N:M has codes alone.
-    let (index, start) = if z.index == Index::Nm { (s.weights.1 / z.units.max(1.0), 0.0) } else { (2.0, 12.0) };
+    // Indices of 16 bits, and for a block row where it begins among them (4), among the values (8), and which it is (4);
+    // N:M has codes alone.
+    let (index, start) = if z.index == Index::Nm { (s.weights.1 / z.units.max(1.0), 0.0) } else { (2.0, 16.0) };
     let stored = Stored { m, n, k: s.k, rows, cols, blocks, block_k: kb, index, start };
     let touches = traffic::blocks(&stored, &vectors, machine.caches[0].line)
         .divided(s.part)
@@ -50,61 +51,78 @@ pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> 
         .at_least(Operand::Metadata, s.weights.1)
         .at_least(Operand::Inputs, s.inputs)
         .at_least(Operand::Outputs, s.outputs);
-    if s.m <= 1.0 {
-        return [None, Some(single(machine, s, z, rate, touches))];
-    }
-    [Some(columns(machine, s, z, rate, kb.min(s.k), touches)), None]
+    if m <= 1.0 { single(machine, s, z, rate, touches) } else { columns(machine, s, z, rate, kb.min(s.k), touches) }
 }
 
-/// Vectors along the columns of activations, blocks of `kb` inputs.
+/// Strips of eight rows and fewer that a block row is cut into: how many, and their height.
+fn strips(rows: f64) -> impl Iterator<Item = (f64, f64)> {
+    let rest = rows as u64 % 8;
+    let eights = ((rows / 8.0).floor(), 8.0);
+    std::iter::once(eights).chain([4, 2, 1].into_iter().filter(move |h| rest & h != 0).map(|h| (1.0, h as f64)))
+}
+
+/// Vectors along the columns of activations, blocks of `kb` inputs: the loops of `kernels::blocks` and `kernels::nm`.
 fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touches: Touches) -> Demand {
     let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
-    let vectors = (s.m / lanes).ceil();
-    let panels = (vectors / PANEL).ceil();
-    // A register tile of several rows holds fewer vectors of each.
-    let tile_rows = z.rows.min(machine.tile.1);
-    let tile_vectors = (machine.tile.0 * machine.tile.1 / tile_rows).floor().clamp(1.0, PANEL);
-    let passes = (vectors / tile_vectors).ceil() * (z.rows / tile_rows).ceil();
-    let issued = z.units * z.rows * z.cols * vectors * lanes;
+    let (fmas, loads) = (rate / lanes, machine.l1() / machine.vector);
+    let total = (s.m / lanes).ceil();
+    let full = (total / PANEL).floor();
     let decode = match z.index {
-        Index::Csr => p.csr_decode * panels,
-        Index::Nm => p.nm_decode * panels,
-        // A block of several columns is a loop whose exit is mispredicted.
-        Index::Block => (p.block_decode + if z.cols > 1.0 { p.row_start } else { 0.0 }) * passes,
+        Index::Csr => p.csr_decode,
+        Index::Nm => p.nm_decode,
+        Index::Block => p.block_decode,
     };
-    // A row alone takes each activation as a memory operand; rows that share a column load it once.
-    let share = if z.rows > 1.0 { p.microkernel } else { p.memory_operand };
     let blocks_k = (s.k / kb).ceil();
-    let starts = (s.n / z.rows).ceil() * blocks_k * passes.max(panels);
-    let vector_loads = issued / tile_rows * 4.0;
-    let broadcasts = z.units * z.rows * z.cols * (vectors / tile_vectors).ceil() * machine.vector;
+    // Of one block row: cycles of a block, passes that begin and end, bytes that come from L1.
+    let (mut work, mut starts, mut l1) = (0.0, 0.0, 0.0);
+    for (panels, width) in [(full, PANEL), (1.0, total - full * PANEL)] {
+        for (count, height) in strips(z.rows.min(s.n)) {
+            let tall = machine.vectors().tile(height as u64) as f64;
+            let passes = (width / tall).ceil();
+            let each = width / passes.max(1.0);
+            // A row alone takes each activation as a memory operand; rows that share a column load it once.
+            let column = if height > 1.0 {
+                (height * each / (fmas * p.microkernel)).max((height + each) / loads)
+            } else {
+                each / (fmas * p.memory_operand)
+            };
+            let all = panels * count * passes;
+            work += all * (z.cols * column + decode);
+            starts += all;
+            l1 += all * z.cols * (each + if height > 1.0 { height } else { 0.0 }) * machine.vector;
+        }
+    }
     let results = 2.0 * s.m * s.n * 4.0 * blocks_k;
-    let packed = s.m * s.k * e;
+    // Columns that fill whole vectors of one panel are used, and their results are written, where they lie.
+    let direct = s.whole.0 <= PANEL * lanes && s.whole.0 % lanes == 0.0;
+    let copied = if direct { 0.0 } else { total * lanes * (s.k * e + s.n * 4.0) };
     Demand {
-        overlap: issued / (rate * share) + decode * z.units + starts * p.row_start,
-        l1: vector_loads + results + if z.rows > 1.0 { broadcasts } else { 0.0 },
-        serial: p.pack * packed + p.call,
-        issued,
+        overlap: z.units * work + (s.n / z.rows).ceil() * blocks_k * starts * p.row_start,
+        l1: z.units * l1 + results,
+        serial: p.pack * copied + p.call,
+        issued: z.units * z.rows * z.cols * total * lanes,
         touches,
     }
 }
 
-/// Vectors along k, one column of activations after another: CSR gathers, N:M permutes, blocks load.
+/// A single column of activations: CSR gathers, N:M permutes, strips of blocks are vectors of rows.
 fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, touches: Touches) -> Demand {
     let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
     let values = z.units * z.rows * z.cols;
-    let along = if z.rows >= lanes || z.cols == 1.0 { z.rows } else { z.cols };
-    let (issued, find) = match z.index {
-        Index::Csr => ((values / lanes).ceil() * lanes, values * p.gather),
-        Index::Nm => ((values / lanes).ceil() * lanes, values / lanes * p.permute),
-        Index::Block => (values / along * (along / lanes).ceil() * lanes, z.units * p.block_decode),
+    let down = (s.n / z.rows).ceil();
+    // The last gather of a row is half empty.
+    let whole = values + s.n * lanes / 2.0;
+    let heights = strips(z.rows.min(s.n)).map(|(count, _)| count).sum::<f64>();
+    let (issued, find, ends) = match z.index {
+        Index::Csr => (whole, whole * p.gather, s.n),
+        Index::Nm => (values, values / lanes * p.permute, s.n),
+        Index::Block => (values, z.units * z.cols * heights * p.strip_column, down * heights),
     };
-    let stored = s.weights.0 + s.weights.1;
     Demand {
-        overlap: s.m * (issued / (rate * p.memory_operand) + find + (s.n / z.rows).ceil() * p.row_start / 2.0),
-        l1: s.m * (stored + values * e) + s.outputs,
+        overlap: issued / (rate * p.memory_operand) + find + ends * p.row_end,
+        l1: s.weights.0 + s.weights.1 + values * e + s.outputs,
         serial: p.call,
-        issued: issued * s.m,
+        issued,
         touches,
     }
 }
