@@ -216,7 +216,7 @@ pub(super) fn pool(threads: usize) -> anyhow::Result<rayon::ThreadPool> {
 }
 
 /// A flag that Ctrl-C takes down.
-fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
     let running = Arc::new(AtomicBool::new(true));
     let flag = running.clone();
     ctrlc::set_handler(move || flag.store(false, Ordering::Relaxed))?;

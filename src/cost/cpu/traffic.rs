@@ -205,6 +205,16 @@ impl Touches {
         self
     }
 
+    /// Inputs are a matrix that is written from an `image` first, into a buffer of the layer before.
+    pub fn lowered(mut self, image: f64, matrix: f64) -> Self {
+        for t in self.0.iter_mut().filter(|t| t.operand == Operand::Inputs && t.reuse == Reuse::First) {
+            t.reuse = Reuse::After(matrix);
+        }
+        self.add(Operand::Inputs, image, Reuse::First, false);
+        self.add(Operand::Inputs, matrix, Reuse::After(matrix), true);
+        self
+    }
+
     /// One by one.
     pub fn iter(&self) -> impl Iterator<Item = &Touch> {
         self.0.iter()
