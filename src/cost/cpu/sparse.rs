@@ -84,7 +84,7 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touch
             let column = if height > 1.0 {
                 (height * each / (fmas * p.microkernel)).max((height + each) / loads)
             } else {
-                each / (fmas * p.memory_operand)
+                (each / (fmas * p.memory_operand)).max((each + 1.0) / loads)
             };
             let all = panels * count * passes;
             work += all * (z.cols * column + decode);
