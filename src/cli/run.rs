@@ -9,6 +9,7 @@ use hwsim::cost::{self, CostModel, LayerCost, Options, Timing};
 use hwsim::dtype::DType;
 use hwsim::error::{Error, Result};
 use hwsim::kernels::Isa;
+use hwsim::kernels::float::{subnormals, with_flush_to_zero};
 use hwsim::lower::{Assignment, Lowered, Masks, Source, SparseGemm, count_masks, steps};
 use hwsim::profile::Device;
 use hwsim::prune::saliency::matrix;
@@ -72,7 +73,11 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         let chosen = args.pruning.choose(&model, &mut assignment)?;
         (model.graph.clone(), Some(model), chosen.masks)
     } else {
-        (args.workload.load()?, None, Masks::new())
+        // A file's own weights, where it has some.
+        match args.workload.with_weights() {
+            Ok(model) => (model.graph.clone(), Some(model), Masks::new()),
+            Err(_) => (args.workload.load()?, None, Masks::new()),
+        }
     };
     if let Some(rule) = assignment.rules.iter().find(|r| r.choice.pattern.shrinks_graph()) {
         let reason = format!(
@@ -99,8 +104,10 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {elapsed} (left {eta})")?);
     bar.set_message("packing");
     let mut ready = Vec::with_capacity(asked.len());
+    let mut subnormal = 0;
     for a in &asked {
         let product = product(a, &masks, model.as_ref(), args.weights_seed)?;
+        subnormal += subnormals(&product.weights);
         ready.push(pool.install(|| prepare(isa, &product))?);
         bar.inc(1);
     }
@@ -110,7 +117,10 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         bar.inc(1);
         running.load(std::sync::atomic::Ordering::Relaxed)
     };
-    let times = pool.install(|| measure(&ready, isa, (args.threads, args.passes), last_level, &go_on));
+    let run = || measure(&ready, isa, (args.threads, args.passes), last_level, &go_on);
+    let times = pool.install(run);
+    // Flushing is a state of one thread.
+    let flushed = (subnormal > 0 && args.threads == 1).then(|| pool.install(|| with_flush_to_zero(run)));
     bar.finish_and_clear();
 
     let rows = asked.iter().zip(&ready).zip(times).map(|((a, ready), seconds)| {
@@ -129,8 +139,10 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
             measured_us: (1e10 * seconds).round() / 1e4,
         }
     });
-    let answer =
+    let mut answer =
         Execution::new(graph.name.clone(), profile.name.clone(), args.threads as u64, rows.collect(), left_out);
+    answer.subnormal_weights = subnormal;
+    answer.flushed_us = flushed.map(|times| 1e6 * times.iter().sum::<f64>());
     output::deliver(args.output.as_deref(), out, |out| match args.format {
         RowFormat::Table => {
             writeln!(out, "{}\n", answer.grid().text(output::width(), args.output.is_none() && output::colour()))?;

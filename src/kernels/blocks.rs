@@ -446,22 +446,38 @@ unsafe fn eight<V: Lanes>(index: &[u16], values: &[f32], cols: usize, x: &[f32],
 #[inline(always)]
 fn single<const H: usize>(index: &[u16], values: &[f32], cols: usize, x: &[f32], y: &mut [f32]) {
     const U: usize = 4;
-    let add =
-        |sums: [f32; H], values: &[f32; H], x: f32| -> [f32; H] { std::array::from_fn(|h| sums[h] + values[h] * x) };
     let mut sums = [[0.0f32; H]; U];
-    let (columns, _) = values.as_chunks::<H>();
-    for (&start, columns) in index.iter().zip(columns.chunks_exact(cols.max(1))) {
-        let x = &x[start as usize..][..cols];
-        let (turns, rest) = x.as_chunks::<U>();
-        let (values, last) = columns.as_chunks::<U>();
-        for (x, values) in turns.iter().zip(values) {
-            unrolled!(U, u, sums[u] = add(sums[u], &values[u], x[u]));
+    let add = |sums: &mut [f32; H], values: &[f32], x: f32| {
+        for (sum, value) in sums.iter_mut().zip(values) {
+            *sum += value * x;
         }
-        for (&x, values) in rest.iter().zip(last) {
-            sums[0] = add(sums[0], values, x);
+    };
+    if cols == 1 {
+        let (turns, rest) = index.as_chunks::<U>();
+        for (turn, starts) in turns.iter().enumerate() {
+            for (u, sums) in sums.iter_mut().enumerate() {
+                let at = (turn * U + u) * H;
+                add(sums, &values[at..at + H], x[starts[u] as usize]);
+            }
         }
-        // Blocks of one column take turns as well.
-        sums.rotate_left(1);
+        for (i, &start) in rest.iter().enumerate() {
+            let at = (turns.len() * U + i) * H;
+            add(&mut sums[0], &values[at..at + H], x[start as usize]);
+        }
+    } else {
+        for (i, &start) in index.iter().enumerate() {
+            let block = &values[i * H * cols..][..H * cols];
+            let x = &x[start as usize..][..cols];
+            let (turns, rest) = x.as_chunks::<U>();
+            for (turn, x) in turns.iter().enumerate() {
+                for (u, sums) in sums.iter_mut().enumerate() {
+                    add(sums, &block[(turn * U + u) * H..][..H], x[u]);
+                }
+            }
+            for (c, &x) in rest.iter().enumerate() {
+                add(&mut sums[0], &block[(turns.len() * U + c) * H..][..H], x);
+            }
+        }
     }
     for (h, y) in y.iter_mut().enumerate() {
         *y += (sums[0][h] + sums[1][h]) + (sums[2][h] + sums[3][h]);

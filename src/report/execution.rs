@@ -43,6 +43,10 @@ pub struct Execution {
     pub predicted_us: f64,
     /// Sum of the measurements.
     pub measured_us: f64,
+    /// Weights nearer to zero than the smallest normal number.
+    pub subnormal_weights: u64,
+    /// Sum of the measurements with subnormal numbers taken for zero, where there are such weights.
+    pub flushed_us: Option<f64>,
     /// The products.
     pub layers: Vec<Run>,
     /// Layers with arithmetic that no kernel ran, with the reason.
@@ -60,7 +64,7 @@ impl Execution {
     ) -> Self {
         let sum = |f: fn(&Run) -> f64| layers.iter().map(f).sum();
         let (predicted_us, measured_us) = (sum(|r| r.predicted_us), sum(|r| r.measured_us));
-        Self { workload, profile, threads, predicted_us, measured_us, layers, left_out }
+        Self { workload, profile, threads, predicted_us, measured_us, layers, left_out, ..Self::default() }
     }
 
     /// The products as a table, the sum last.
@@ -95,6 +99,13 @@ impl Execution {
             self.measured_us / 1e3,
             100.0 * (self.predicted_us / self.measured_us - 1.0),
         );
+        if self.subnormal_weights > 0 {
+            text.push_str(&format!(" {} weights are subnormal", self.subnormal_weights));
+            if let Some(flushed) = self.flushed_us {
+                text.push_str(&format!("; with flush-to-zero the products take {:.2} ms", flushed / 1e3));
+            }
+            text.push('.');
+        }
         if let Some((layer, reason)) = self.left_out.first() {
             let more = match self.left_out.len() {
                 1 => String::new(),

@@ -83,8 +83,10 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touch
             // A row alone takes each activation as a memory operand; rows that share a column load it once.
             let column = if height > 1.0 {
                 (height * each / (fmas * p.microkernel)).max((height + each) / loads)
-            } else {
+            } else if z.cols > 1.0 {
                 (each / (fmas * p.memory_operand)).max((each + 1.0) / loads)
+            } else {
+                each / (fmas * p.memory_operand)
             };
             let all = panels * count * passes;
             work += all * (z.cols * column + decode);
