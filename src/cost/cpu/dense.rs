@@ -28,7 +28,12 @@ pub(super) struct Shape {
 }
 
 /// The kernels that may serve it, and the names of those that are not the blocked product.
-pub(super) fn product(machine: &Machine, s: &Shape, unit: Unit, vector_rate: f64) -> Vec<(Demand, Option<&'static str>)> {
+pub(super) fn product(
+    machine: &Machine,
+    s: &Shape,
+    unit: Unit,
+    vector_rate: f64,
+) -> Vec<(Demand, Option<&'static str>)> {
     let column = s.whole.0 <= 1.0;
     let skinny = || (skinny(machine, s, vector_rate), Some("skinny GEMM"));
     if unit.matrix {
@@ -86,7 +91,8 @@ fn packed(machine: &Machine, s: &Shape, rate: f64) -> Demand {
     let results = 2.0 * s.m * s.n * 4.0 * blocks_k;
     // Rows of a register tile that share one set evict one another between two blocks of k.
     let conflict = (rows / machine.caches[0].lines_at_stride(s.whole.0 * s.output)).max(1.0);
-    let packs = goto.packs_all_inputs || goto.packs_inputs(goto.columns(s.whole.0 as u64), goto.nc.min(s.whole.1 as u64));
+    let packs =
+        goto.packs_all_inputs || goto.packs_inputs(goto.columns(s.whole.0 as u64), goto.nc.min(s.whole.1 as u64));
     let copied = s.k * e * (if packs { s.m } else { 0.0 } + if goto.packs_weights { s.n } else { 0.0 });
     Demand {
         overlap: steps + tiles * p.row_start,

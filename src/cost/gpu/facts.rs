@@ -94,7 +94,10 @@ impl Facts {
             });
         };
         let clock = profile.clock.get();
-        let whole = gpu.sms as f64 * clock;
+        // A kernel runs on one die of a package.
+        let dies = gpu.dies.unwrap_or(1).max(1) as f64;
+        let sms = gpu.sms as f64 / dies;
+        let whole = sms * clock;
         let lane = |d: DType| gpu.simt.get(&d).map_or(0.0, |r| r.get() * whole);
         let tensor = |d: DType| gpu.tensor_core.as_ref().and_then(|t| t.dense.get(&d)).map_or(0.0, |r| r.get() * whole);
         let sparse = |d: DType| {
@@ -113,15 +116,15 @@ impl Facts {
             });
         }
         let arch = gpu.arch.or_else(|| guess(gpu));
-        let usual = arch.map_or(2.5, GpuArch::usual_watts) * gpu.sms as f64 * clock / 1e9;
+        let usual = arch.map_or(2.5, GpuArch::usual_watts) * sms * clock / 1e9;
         Ok(Self {
-            sms: gpu.sms as f64,
+            sms,
             clock,
-            bandwidth: profile.memory.bandwidth.get(),
-            l2: gpu.l2.size.get(),
-            l2_bandwidth: gpu.l2.bandwidth.get(),
+            bandwidth: profile.memory.bandwidth.get() / dies,
+            l2: gpu.l2.size.get() / dies,
+            l2_bandwidth: gpu.l2.bandwidth.get() / dies,
             shared: gpu.shared_memory.size.get(),
-            watts: gpu.tdp.map_or(usual, |w| w.get()),
+            watts: gpu.tdp.map_or(usual, |w| w.get() / dies),
             launch: gpu.launch.get(),
             arch,
             peaks,
