@@ -71,6 +71,9 @@ pub struct Facts {
     pub shared: f64,
     /// Board power in W.
     pub watts: f64,
+    /// Energy of an operation at the listed clock, relative to a 5 nm part at 2 GHz: feature size to the power of 4/3
+    /// (capacitance and voltage), times the square of the clock (voltage).
+    pub energy: f64,
     /// Seconds to launch a kernel.
     pub launch: f64,
     /// Architecture, as stated or as the rates tell.
@@ -79,6 +82,9 @@ pub struct Facts {
     sparse: [f64; DType::ALL.len()],
     lanes: [f64; DType::ALL.len()],
 }
+
+/// Process node of a GPU of unknown architecture.
+const USUAL_NANOMETRES: f64 = 7.0;
 
 impl Facts {
     /// The facts of a GPU profile.
@@ -117,6 +123,8 @@ impl Facts {
         }
         let arch = gpu.arch.or_else(|| guess(gpu));
         let usual = arch.map_or(2.5, GpuArch::usual_watts) * sms * clock / 1e9;
+        let nanometres = arch.map_or(USUAL_NANOMETRES, GpuArch::nanometres);
+        let energy = (nanometres / 5.0).powf(4.0 / 3.0) * (clock / 2e9).powi(2);
         Ok(Self {
             sms,
             clock,
@@ -125,6 +133,7 @@ impl Facts {
             l2_bandwidth: gpu.l2.bandwidth.get() / dies,
             shared: gpu.shared_memory.size.get(),
             watts: gpu.tdp.map_or(usual, |w| w.get() / dies),
+            energy,
             launch: gpu.launch.get(),
             arch,
             peaks,
