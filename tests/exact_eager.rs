@@ -2,13 +2,13 @@
 
 use hwsim::dtype::DType;
 use hwsim::lower::eager::{Framework, framework_steps};
-use hwsim::lower::{Lowered, Step};
+use hwsim::lower::{Assignment, Lowered, Step};
 use hwsim::workload::{Graph, Options, resolve};
 
 fn gpt2(framework: Framework) -> (Graph, Vec<Step>) {
     let options = Options { batch: Some(2), seq: Some(64), ..Options::default() };
     let graph = resolve("gpt2", &options).unwrap();
-    let steps = framework_steps(&graph, DType::Fp32, framework).unwrap();
+    let steps = framework_steps(&graph, &Assignment::dense(), DType::Fp32, framework).unwrap();
     (graph, steps)
 }
 

@@ -19,22 +19,32 @@ pub enum Framework {
     Compiled,
 }
 
-/// A dense network as a framework runs it.
+/// A network as a framework runs it.
 ///
 /// # Errors
 /// What [`steps`] refuses.
-pub fn framework_steps(graph: &Graph, dtype: DType, framework: Framework) -> Result<Vec<Step>> {
+pub fn framework_steps(
+    graph: &Graph,
+    assignment: &Assignment,
+    dtype: DType,
+    framework: Framework,
+) -> Result<Vec<Step>> {
     let fuse = framework == Framework::Compiled;
-    let mut steps = steps(graph, &Assignment::dense(), dtype, fuse)?;
+    let mut steps = steps(graph, assignment, dtype, fuse)?;
     for step in &mut steps {
         let layer = graph.layer(step.lead);
-        step.ops = std::mem::take(&mut step.ops).into_iter().flat_map(|op| kernels(op, layer, framework)).collect();
+        step.ops = std::mem::take(&mut step.ops).into_iter().flat_map(|op| launched(op, layer, framework)).collect();
     }
     Ok(steps)
 }
 
+/// Kernels that steps launch.
+pub fn kernels(steps: &[Step]) -> usize {
+    steps.iter().map(|s| s.ops.len()).sum()
+}
+
 /// The kernels that a framework launches for one operation.
-fn kernels(op: Lowered, layer: &Layer, framework: Framework) -> Vec<Lowered> {
+fn launched(op: Lowered, layer: &Layer, framework: Framework) -> Vec<Lowered> {
     match op {
         Lowered::Attention(a) => attention(&a, framework),
         Lowered::Gemm(g) => product(g),
