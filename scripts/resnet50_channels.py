@@ -1,7 +1,7 @@
 """ResNet-50 with a share of every convolution's channels removed, as PyTorch runs it, against Torch-Pruning's curve.
 
 Writes results/gpu/resnet50-channels.csv and .svg. Needs a built hwsim and, for the figure, matplotlib; the measured curve
-(channel_pruning_resnet50_latency.csv: fratio,GMACs,latency_ms) is not part of the repository: name it, or put it under
+(channel_pruning_resnet50_latency.csv: ratio,GMACs,latency_ms) is not part of the repository: name it, or put it under
 shared/reference/ beside the checkout.
 
     python3 scripts/resnet50_channels.py [--hwsim target/release/hwsim] [--profile rtxa6000] [--measured FILE.csv]
@@ -43,7 +43,7 @@ def main():
     parser.add_argument("--out", default=ROOT / "results/gpu")
     args = parser.parse_args()
     lines = [line for line in open(args.measured) if not line.startswith("#")]
-    measured = [(float(r["fratio"]), float(r["GMACs"]), float(r["latency_ms"])) for r in csv.DictReader(lines)]
+    measured = [(float(r["ratio"]), float(r["GMACs"]), float(r["latency_ms"])) for r in csv.DictReader(lines)]
     text = (ROOT / "workloads/resnet50.toml").read_text()
     rows = [(ratio, macs, ms, *estimate(args.hwsim, args.profile, shrunk(text, ratio))) for ratio, macs, ms in measured]
     # The GPU is not named: one factor for the whole curve, the one that centres the logarithms of the ratios.

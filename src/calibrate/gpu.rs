@@ -55,35 +55,35 @@ const fn free(mean: f64, generation: f64, arch: f64, engine: f64) -> Freedom {
 /// On tensor cores, in the order of [`GemmConstants::NAMES`]. An architecture has its own issue share, feed, step, ramp
 /// and power; what tiles and memories do alike everywhere is one number for an engine.
 const TENSOR: [Freedom; 13] = [
-    free(1.0, 0.4, 0.5, 0.5),   // issue
-    free(0.6, 0.3, 0.25, 0.0),  // feed
-    free(0.8, 0.3, 0.25, 0.0),  // step
-    free(0.8, 0.3, 0.3, 0.0),   // ramp
-    free(1.0, 0.0, 0.0, 0.0),   // drain
-    free(1.0, 0.0, 0.0, 0.0),   // tail
-    free(0.8, 0.0, 0.0, 0.0),   // dram
+    free(1.0, 0.4, 0.5, 0.5),  // issue
+    free(0.6, 0.3, 0.25, 0.0), // feed
+    free(0.8, 0.3, 0.25, 0.0), // step
+    free(0.8, 0.3, 0.3, 0.0),  // ramp
+    free(1.0, 0.0, 0.0, 0.0),  // drain
+    free(1.0, 0.0, 0.0, 0.0),  // tail
+    free(0.8, 0.0, 0.0, 0.0),  // dram
     free(0.5, 0.1, 0.1, 0.05), // power
-    free(0.0, 0.0, 0.0, 0.0),   // alpha
-    free(1.0, 0.0, 0.0, 0.0),   // combine
-    free(0.5, 0.0, 0.0, 0.0),   // overlap
-    free(1.0, 0.0, 0.0, 0.0),   // narrow
-    free(1.0, 0.0, 0.0, 0.0),   // tlb
+    free(0.0, 0.0, 0.0, 0.0),  // alpha
+    free(1.0, 0.0, 0.0, 0.0),  // combine
+    free(0.5, 0.0, 0.0, 0.0),  // overlap
+    free(1.0, 0.0, 0.0, 0.0),  // narrow
+    free(1.0, 0.0, 0.0, 0.0),  // tlb
 ];
 /// On ordinary lanes: libraries' kernels for them differ more between architectures and vendors.
 const LANES: [Freedom; 13] = [
-    free(1.0, 0.4, 0.5, 0.5),    // issue
-    free(0.6, 0.3, 0.25, 0.2),   // feed
-    free(0.8, 0.3, 0.25, 0.25),  // step
-    free(0.8, 0.3, 0.3, 0.15),   // ramp
-    free(1.0, 0.4, 0.3, 0.3),    // drain
-    free(1.0, 0.5, 0.4, 0.3),    // tail
-    free(0.8, 0.4, 0.4, 0.2),    // dram
-    free(0.5, 0.1, 0.1, 0.1), // power
-    free(0.0, 0.0, 0.0, 0.0),    // alpha
-    free(1.0, 0.4, 0.3, 0.2),    // combine
-    free(0.5, 0.3, 0.3, 0.1),    // overlap
-    free(1.0, 0.5, 0.4, 0.4),    // narrow
-    free(1.0, 0.5, 0.5, 0.3),    // tlb
+    free(1.0, 0.4, 0.5, 0.5),   // issue
+    free(0.6, 0.3, 0.25, 0.2),  // feed
+    free(0.8, 0.3, 0.25, 0.25), // step
+    free(0.8, 0.3, 0.3, 0.15),  // ramp
+    free(1.0, 0.4, 0.3, 0.3),   // drain
+    free(1.0, 0.5, 0.4, 0.3),   // tail
+    free(0.8, 0.4, 0.4, 0.2),   // dram
+    free(0.5, 0.1, 0.1, 0.1),   // power
+    free(0.0, 0.0, 0.0, 0.0),   // alpha
+    free(1.0, 0.4, 0.3, 0.2),   // combine
+    free(0.5, 0.3, 0.3, 0.1),   // overlap
+    free(1.0, 0.5, 0.4, 0.4),   // narrow
+    free(1.0, 0.5, 0.5, 0.3),   // tlb
 ];
 /// In the order of [`SparseConstants::NAMES`]. One set for all architectures of an engine: what 2:4 changes is the same
 /// everywhere, and where architectures were free to differ, devices left out were predicted worse (32 against 27 %, on
@@ -293,20 +293,18 @@ impl Stage {
 }
 
 /// Prior means of dense products: an fp32 operation on the ordinary lanes costs several times the energy of one on
-/// tensor cores, four int8 ones about as much as one. The exponent is stated, not fitted (rows of saturated devices pull it
-/// down): A100's boards of 250, 300 and 400 W give 0.57 in fp32 and 0.5 to 0.65 in 16 bit; in 8 bit 1.3, all pairs 0.9.
+/// tensor cores, an 8-bit one there less than a 16-bit one. They begin below what most devices sustain, because a row
+/// whose device would not be limited at all says nothing about its limit. The exponent is stated, not fitted (rows of
+/// saturated devices pull it down): A100's boards of 250, 300 and 400 W give 0.57 in fp32 and 0.5 to 0.65 in 16 bit.
 fn gemm_prior(engine: &str) -> Vec<f64> {
     let base = GemmConstants::default();
     let power = match engine {
         "lanes32" | "lanes16" => 0.19,
-        "lanes8" => 1.0,
-        "tensor16" => 0.75,
-        _ => 1.3,
+        "tensor16" => 0.55,
+        "tensor8" => 0.8,
+        _ => 1.0,
     };
-    let alpha = match engine {
-        "tensor8" | "tensor4" => 0.9,
-        _ => 0.6,
-    };
+    let alpha = 0.6;
     GemmConstants { power, alpha, ..base }.to_slots()
 }
 

@@ -39,7 +39,8 @@ pub(super) fn predict(model: &dyn CostModel, sample: &Sample) -> Result<(f64, (f
     let dtype: DType = sample.dtype.parse().map_err(|_| "unknown dtype")?;
     let options = Options { batch: Some(sample.batch), seq: Some(sample.m), ..Options::default() };
     let graph = resolve(workload, &options).map_err(|_| "the workload refuses the row's sizes")?;
-    let steps = framework_steps(&graph, &Assignment::dense(), dtype, framework).map_err(|_| "the network cannot be lowered")?;
+    let steps =
+        framework_steps(&graph, &Assignment::dense(), dtype, framework).map_err(|_| "the network cannot be lowered")?;
     let total = network(&steps, model, 1).map_err(|_| "the model refuses the network")?.total;
     Ok((total.time.get(), (total.interval.0.get(), total.interval.1.get())))
 }
