@@ -15,13 +15,18 @@ pub fn conv(
     work: &GemmWork,
     shape: &ConvShape,
 ) -> (GemmCost, &'static str) {
-    let work = &padded(work, shape);
+    let asked = work;
+    let work = &padded(asked, shape);
     let constants = GemmConstants { issue: (dense.issue * c.issue).min(1.0), ramp: dense.ramp * c.ramp, ..*dense };
     let image = work.footprint.inputs * c.gather / (facts.bandwidth * constants.dram);
     let mut implicit = gemm(facts, &constants, setting, work);
     // One-by-one kernels read the image as it is.
     if shape.kernel != [1, 1] {
         implicit.time += image;
+    }
+    // The padded image is written once more before the kernel reads it.
+    if work.k > asked.k {
+        implicit.time += 2.0 * work.footprint.inputs / (facts.bandwidth * constants.dram);
     }
     if !winograd_applies(work.engine, shape) {
         return (implicit, "implicit-gemm");
