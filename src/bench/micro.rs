@@ -25,9 +25,21 @@ pub struct Facts {
 const ROUNDS: usize = 9;
 const ROUND: f64 = 4e-3;
 
-/// Measures the machine that `detected` describes, on `threads` cores, and returns its profile with what was measured in
-/// place of what was estimated.
-pub fn measure(detected: &Profile, cpu: &Cpu, isa: Isa, threads: usize) -> (Profile, Facts) {
+impl Facts {
+    /// The better of two measurements of one machine, number by number: what else it does only ever slows a probe.
+    #[must_use]
+    pub fn best(self, other: Self) -> Self {
+        let levels = self.levels.into_iter().zip(other.levels);
+        Self {
+            clock: self.clock.max(other.clock),
+            macs: (self.macs.0.max(other.macs.0), self.macs.1.max(other.macs.1)),
+            levels: levels.map(|(a, b)| (a.0, a.1.max(b.1), a.2.min(b.2), a.3.max(b.3))).collect(),
+        }
+    }
+}
+
+/// Measures the machine of these caches on `threads` cores.
+pub fn measure(cpu: &Cpu, isa: Isa, threads: usize) -> Facts {
     let clock = Clock::for_threads(1);
     let probe = |work: &mut dyn FnMut()| fastest(clock, ROUNDS, ROUND, work);
     // The first milliseconds raise the clock.
@@ -61,7 +73,7 @@ pub fn measure(detected: &Profile, cpu: &Cpu, isa: Isa, threads: usize) -> (Prof
         let latency = cycles(probe(&mut || at = probes::chase(&chain, at, steps))) / steps as f64;
         facts.levels.push((name, alone, latency, together));
     }
-    (profile(detected, cpu, isa, &facts, threads), facts)
+    facts
 }
 
 /// Bytes a second that all threads read from their own copies (or parts, past a megabyte) of the data.
@@ -80,9 +92,9 @@ fn together(isa: Isa, data: &[f32], threads: usize) -> f64 {
     4.0 * total as f64 / seconds
 }
 
-/// The profile with measured numbers. A level's bandwidth is that of its own transfers: what a stream from it takes beyond
+/// The profile that was detected, with measured numbers in place of estimated ones. A level's bandwidth is that of its own transfers: what a stream from it takes beyond
 /// the levels nearer to the core, because transfers add up (execution–cache–memory model).
-fn profile(detected: &Profile, cpu: &Cpu, isa: Isa, facts: &Facts, threads: usize) -> Profile {
+pub fn profile(detected: &Profile, cpu: &Cpu, isa: Isa, facts: &Facts, threads: usize) -> Profile {
     let mut cpu = cpu.clone();
     let mut nearer = 0.0;
     let own = |alone: f64, nearer: &mut f64| {
@@ -91,28 +103,33 @@ fn profile(detected: &Profile, cpu: &Cpu, isa: Isa, facts: &Facts, threads: usiz
         1.0 / each
     };
     for (level, (_, alone, ..)) in cpu.cache.iter_mut().zip(&facts.levels) {
-        level.bandwidth = BytesPerCycle(own(*alone, &mut nearer));
+        level.bandwidth = BytesPerCycle(rounded(own(*alone, &mut nearer)));
     }
     let (_, alone, latency, all) = facts.levels.last().cloned().unwrap_or_default();
     let shared = cpu.cache.iter().zip(&facts.levels).rfind(|(c, _)| c.shared).map(|(_, l)| l.3 / l.1);
     cpu.measured = Some(Measured {
-        memory_operand: MacsPerCycle(facts.macs.1),
-        stream: BytesPerCycle(own(alone, &mut nearer)),
-        scaling: shared.unwrap_or(threads as f64).clamp(1.0, threads as f64),
+        memory_operand: MacsPerCycle(rounded(facts.macs.1)),
+        stream: BytesPerCycle(rounded(own(alone, &mut nearer))),
+        scaling: rounded(shared.unwrap_or(threads as f64).clamp(1.0, threads as f64)),
     });
     let scale = facts.macs.0 / cpu.macs.get(&DType::Fp32).map_or(facts.macs.0, |r| r.get());
     for rate in cpu.macs.values_mut() {
         // Narrower formats run on the same ports.
-        *rate = MacsPerCycle(rate.get() * scale);
+        *rate = MacsPerCycle(rounded(rate.get() * scale));
     }
     cpu.vector = Some(Bytes(4.0 * isa.lanes() as f64));
     let mut profile = detected.clone();
-    profile.clock = Hertz(facts.clock);
-    profile.memory.bandwidth = BytesPerSecond(all.max(alone) * facts.clock);
-    profile.memory.latency = Some(Seconds(latency / facts.clock));
+    profile.clock = Hertz(rounded(facts.clock));
+    profile.memory.bandwidth = BytesPerSecond(rounded(all.max(alone) * facts.clock));
+    profile.memory.latency = Some(Seconds(rounded(latency / facts.clock)));
     profile.sources = vec![format!("measured by hwsim bench {} with {}", env!("CARGO_PKG_VERSION"), isa.name())];
     profile.device = Device::Cpu(cpu);
     profile
+}
+
+/// To four digits, which is more than a measurement repeats.
+fn rounded(value: f64) -> f64 {
+    format!("{value:.3e}").parse().unwrap_or(value)
 }
 
 /// The facts as comment lines of a TOML file.

@@ -7,6 +7,7 @@ pub mod clock;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod micro;
+pub mod network;
 mod probes;
 pub mod run;
 pub mod samples;

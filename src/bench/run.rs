@@ -1,7 +1,8 @@
 //! Times the kernels of one shape against one another.
 //!
 //! Every configuration of a shape is measured in turn, several times over, so that what the machine does meanwhile meets
-//! all of them alike; the fastest round counts (the noise of a processor only ever adds).
+//! all of them alike; the fastest round counts (the noise of a processor only ever adds). A list of shapes is gone through
+//! several times, so that a busy minute of the machine does not stay in the shapes that it met.
 
 use super::clock::{Clock, keep, repetitions};
 use super::probes;
@@ -22,7 +23,7 @@ pub struct Settings {
     pub isa: Isa,
     /// Threads.
     pub threads: usize,
-    /// Rounds of a warm measurement.
+    /// Rounds of a measurement in one pass over the cases.
     pub rounds: usize,
     /// Seconds of one.
     pub round: f64,
@@ -38,8 +39,8 @@ pub struct Settings {
     pub device: String,
 }
 
-/// Shortest and longest number of rounds for one configuration: seconds that all of its rounds may take.
-const PATIENCE: f64 = 0.25;
+/// Seconds that all rounds of one configuration may take in one pass; two rounds are made at least.
+const PATIENCE: f64 = 0.1;
 
 /// Values of a pattern: a drawn mask, nonzeros uniform in ±[0.5, 1.5], so that none vanishes.
 pub fn weights(shape: Shape, pattern: SparsityPattern, seed: u64) -> Vec<f32> {
@@ -70,23 +71,43 @@ pub fn noise(count: u64, seed: u64) -> Vec<f32> {
         .collect()
 }
 
-/// A configuration: its row so far and its packed weights.
-struct Configuration {
-    pattern: SparsityPattern,
-    kernel: &'static str,
-    dtype: &'static str,
-    packed: Box<dyn Packed>,
-    calls: u64,
-    rounds: usize,
-    warm: Vec<f64>,
-    cold: Vec<f64>,
+/// What was measured of one kernel on one pattern.
+#[derive(Clone, Debug)]
+pub struct Times {
+    /// The pattern of its weights.
+    pub pattern: SparsityPattern,
+    /// Its name.
+    pub kernel: &'static str,
+    /// Format of its operands.
+    pub dtype: &'static str,
+    /// Calls of one warm round; a cold one is a single call.
+    pub calls: u64,
+    /// Seconds a call, of every warm round.
+    pub warm: Vec<f64>,
+    /// Seconds of every call whose operands came from main memory.
+    pub cold: Vec<f64>,
 }
 
-/// Measures one case; `go_on` is asked between rounds and ends the measurement when it says no.
+impl Times {
+    /// Adds the rounds of another pass.
+    pub fn extend(&mut self, other: Self) {
+        self.warm.extend(other.warm);
+        self.cold.extend(other.cold);
+    }
+}
+
+/// A configuration: its times so far and its packed weights.
+struct Configuration {
+    times: Times,
+    packed: Box<dyn Packed>,
+    rounds: usize,
+}
+
+/// Measures one case, always in the same order; `go_on` is asked between rounds and ends the measurement when it says no.
 ///
 /// # Errors
 /// What a kernel refuses.
-pub fn case(settings: &Settings, case: &Case, go_on: &dyn Fn() -> bool) -> Result<Vec<Measured>> {
+pub fn case(settings: &Settings, case: &Case, go_on: &dyn Fn() -> bool) -> Result<Vec<Times>> {
     let Shape { m, n, k } = case.shape;
     let size = |a: u64, b: u64| {
         a.checked_mul(b)
@@ -105,15 +126,11 @@ pub fn case(settings: &Settings, case: &Case, go_on: &dyn Fn() -> bool) -> Resul
             }
             let values = values.get_or_insert_with(|| weights(case.shape, pattern, settings.seed));
             let matrix = WeightMatrix { n: n as usize, k: k as usize, values };
+            let (kernel_name, dtype) = (kernel.name(), kernel.dtype().name());
             all.push(Configuration {
-                pattern,
-                kernel: kernel.name(),
-                dtype: kernel.dtype().name(),
+                times: Times { pattern, kernel: kernel_name, dtype, calls: 1, warm: Vec::new(), cold: Vec::new() },
                 packed: kernel.pack(matrix, &pattern, m as usize)?,
-                calls: 1,
                 rounds: settings.rounds,
-                warm: Vec::new(),
-                cold: Vec::new(),
             });
         }
     }
@@ -123,50 +140,46 @@ pub fn case(settings: &Settings, case: &Case, go_on: &dyn Fn() -> bool) -> Resul
     let mut y = Buffer::zeros(outputs as usize);
     let clock = Clock::for_threads(settings.threads);
     for c in &mut all {
-        c.calls = repetitions(clock, settings.round, &mut || c.packed.run(x, &mut y));
+        c.times.calls = repetitions(clock, settings.round, &mut || c.packed.run(x, &mut y));
         let each = clock.time(|| c.packed.run(x, &mut y));
-        c.rounds = ((PATIENCE / (each * c.calls as f64).max(1e-9)) as usize).clamp(3, settings.rounds.max(3));
+        c.rounds = ((PATIENCE / (each * c.times.calls as f64).max(1e-9)) as usize).clamp(2, settings.rounds.max(2));
     }
-    for round in 0..settings.rounds.max(3) {
+    for round in 0..settings.rounds.max(2) {
         for c in all.iter_mut().filter(|c| round < c.rounds) {
             if !go_on() {
                 return Ok(Vec::new());
             }
-            let took = clock.time(|| (0..c.calls).for_each(|_| c.packed.run(x, &mut y)));
-            c.warm.push(took / c.calls as f64);
+            let took = clock.time(|| (0..c.times.calls).for_each(|_| c.packed.run(x, &mut y)));
+            c.times.warm.push(took / c.times.calls as f64);
         }
     }
     if settings.cold {
         // As long as the caches and once more: what a least-recently-used policy could keep is gone.
         let mut flush = Buffer::zeros(settings.last_level / 2 / 128 * 128);
         flush.fill(1.0);
-        for round in 0..settings.rounds.max(3) {
+        for round in 0..settings.rounds.max(2) {
             for c in all.iter_mut().filter(|c| round < c.rounds) {
                 if !go_on() {
                     return Ok(Vec::new());
                 }
                 probes::read(settings.isa, keep(&flush));
-                c.cold.push(clock.time(|| c.packed.run(x, &mut y)));
+                c.times.cold.push(clock.time(|| c.packed.run(x, &mut y)));
             }
         }
     }
-    let rows = |c: &Configuration| {
-        [(Timing::Warm, &c.warm, c.calls), (Timing::Cold, &c.cold, 1)].map(|(timing, times, calls)| {
-            (!times.is_empty()).then(|| row(settings, case.shape, c, timing, times, calls, clock))
-        })
-    };
-    Ok(all.iter().flat_map(rows).flatten().collect())
+    Ok(all.into_iter().map(|c| c.times).collect())
 }
 
-fn row(
-    settings: &Settings,
-    shape: Shape,
-    c: &Configuration,
-    timing: Timing,
-    times: &[f64],
-    calls: u64,
-    clock: Clock,
-) -> Measured {
+/// The rows of a sample file for what was measured of one shape.
+pub fn rows(settings: &Settings, shape: Shape, all: &[Times]) -> Vec<Measured> {
+    let of = |t: &Times| {
+        [(Timing::Warm, &t.warm, t.calls), (Timing::Cold, &t.cold, 1)]
+            .map(|(timing, times, calls)| (!times.is_empty()).then(|| row(settings, shape, t, timing, times, calls)))
+    };
+    all.iter().flat_map(of).flatten().collect()
+}
+
+fn row(settings: &Settings, shape: Shape, c: &Times, timing: Timing, times: &[f64], calls: u64) -> Measured {
     let mut sorted = times.to_vec();
     sorted.sort_by(f64::total_cmp);
     // A tenth of a nanosecond is finer than any clock.
@@ -194,7 +207,7 @@ fn row(
         calls,
         median_us: us(sorted[sorted.len() / 2]),
         max_us: us(sorted[sorted.len() - 1]),
-        clock: clock.name().to_owned(),
+        clock: Clock::for_threads(settings.threads).name().to_owned(),
         isa: settings.isa.name().to_owned(),
     }
 }

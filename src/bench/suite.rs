@@ -11,7 +11,7 @@ use std::str::FromStr;
 pub enum Suite {
     /// Two minutes: few shapes, the patterns that matter most.
     Quick,
-    /// About five minutes: squares, transformer layers and lowered convolutions, 1 to 512 columns.
+    /// About ten minutes: squares, transformer layers and lowered convolutions, 1 to 512 columns.
     Full,
 }
 

@@ -30,6 +30,7 @@ const SLOTS: &[Slot] = &[
     (|p| &mut p.shared_bandwidth, "shared_bandwidth", 0.4),
     (|p| &mut p.shared_capacity, "shared_capacity", 0.5),
     (|p| &mut p.memory_bandwidth, "memory_bandwidth", 0.4),
+    (|p| &mut p.outstanding_lines, "outstanding_lines", 0.5),
     (|p| &mut p.cold_lines, "cold_lines", 1.0),
     (|p| &mut p.pack, "pack", 1.0),
     (|p| &mut p.interleave, "interleave", 1.0),

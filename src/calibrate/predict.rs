@@ -10,6 +10,7 @@ use crate::cost::gpu::work::{Work, evaluate, of_sample};
 use crate::cost::{CostModel, Options, model};
 use crate::error::Result;
 use crate::lower::Lowered;
+use crate::pattern::SparsityPattern;
 use crate::profile::calibration::{Calibration, FrameworkConstants, GpuCalibration};
 use crate::profile::cpu_parameters::CpuCalibration;
 use crate::profile::{Device, Profile};
@@ -94,8 +95,13 @@ fn with_calibration(profile: &Profile, calibration: Option<CpuCalibration>) -> P
 /// What a row measured on a CPU: the operation in the format of its kernel, its threads and the state of its caches.
 pub(super) fn cpu_row(sample: &Sample) -> Result<(Lowered, Options), &'static str> {
     let mut op = sample.lowered()?;
-    if let (Lowered::Gemm(g), "csr") = (&mut op, sample.kernel.as_str()) {
-        g.format = StorageFormat::Csr;
+    if let Lowered::Gemm(g) = &mut op {
+        g.format = match (sample.kernel.as_str(), g.weights.pattern()) {
+            ("csr", _) => StorageFormat::Csr,
+            // Row by row, whatever their groups of rows share.
+            ("nm", SparsityPattern::Vnm { n, m, .. }) => StorageFormat::Nm { n, m },
+            _ => g.format,
+        };
     }
     let threads = sample.attrs.get("threads").and_then(serde_json::Value::as_u64).filter(|&t| t > 0);
     let timing = setting_of(sample.timing, &FrameworkConstants::default()).timing;

@@ -1,7 +1,7 @@
 //! `hwsim bench`: measures this machine and its kernels.
 
 use clap::ValueEnum;
-use hwsim::bench::run::{self, Settings};
+use hwsim::bench::run::{self, Settings, Times};
 use hwsim::bench::suite::{Case, Shape, Suite, of_steps};
 use hwsim::bench::{Measured, micro};
 use hwsim::dtype::DType;
@@ -35,8 +35,11 @@ pub struct Args {
     /// Threads
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// Rounds of each measurement; the fastest counts
-    #[arg(long, default_value_t = 9)]
+    /// Passes over all of it: a busy minute of the machine then meets no shape every time
+    #[arg(long, default_value_t = 3)]
+    passes: usize,
+    /// Rounds of each measurement in a pass; the fastest of all counts
+    #[arg(long, default_value_t = 3)]
     rounds: usize,
     /// Milliseconds of a round
     #[arg(long, default_value_t = 2.0, value_name = "MS")]
@@ -121,12 +124,8 @@ fn cpu(args: &Args) -> anyhow::Result<()> {
     let everyone = pool_of(facts.cores as usize)?;
     let running = stop_on_interrupt()?;
     let isa = Isa::detect();
-    let bar = ProgressBar::new(cases.len() as u64 + 1);
+    let bar = ProgressBar::new((args.passes * (cases.len() + 1)) as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {elapsed} (left {eta})")?);
-    bar.set_message("micro-profile");
-    let (profile, measured) = everyone.install(|| micro::measure(&detected, facts, isa, facts.cores as usize));
-    write_profile(&args.output, &profile, &micro::comment(&measured))?;
-    bar.inc(1);
     let settings = Settings {
         isa,
         threads: args.threads,
@@ -136,25 +135,52 @@ fn cpu(args: &Args) -> anyhow::Result<()> {
         last_level: facts.cache.last().map_or(32 << 20, |c| c.size.get() as usize),
         seed: args.seed,
         source: "hwsim".into(),
-        device: profile.name.clone(),
+        device: detected.name.clone(),
     };
     let go_on = || running.load(Ordering::Relaxed);
-    let mut rows: Vec<Measured> = Vec::new();
-    for case in &cases {
-        let Shape { m, n, k } = case.shape;
-        bar.set_message(format!("{m}x{n}x{k}"));
-        rows.extend(pool.install(|| run::case(&settings, case, &go_on))?);
-        if !go_on() {
-            eprintln!("interrupted: what was measured is kept");
-            break;
-        }
-        write_whole(&args.output, |to| Measured::write(&rows, to))?;
+    let mut machine: Option<micro::Facts> = None;
+    let mut times: Vec<Vec<Times>> = vec![Vec::new(); cases.len()];
+    'passes: for pass in 1..=args.passes.max(1) {
+        bar.set_message(format!("pass {pass}: micro-profile"));
+        let again = everyone.install(|| micro::measure(facts, isa, facts.cores as usize));
+        let best = machine.map_or(again.clone(), |m| m.best(again));
+        let profile = micro::profile(&detected, facts, isa, &best, facts.cores as usize);
+        write_profile(&args.output, &profile, &micro::comment(&best))?;
+        machine = Some(best);
         bar.inc(1);
+        for (at, case) in cases.iter().enumerate() {
+            let Shape { m, n, k } = case.shape;
+            bar.set_message(format!("pass {pass}: {m}x{n}x{k}"));
+            let again = pool.install(|| run::case(&settings, case, &go_on))?;
+            if times[at].is_empty() {
+                times[at] = again;
+            } else {
+                times[at].iter_mut().zip(again).for_each(|(times, again)| times.extend(again));
+            }
+            if !go_on() {
+                bar.suspend(|| eprintln!("interrupted: what was measured is kept"));
+                break 'passes;
+            }
+            write_samples(&args.output, &settings, &cases, &times)?;
+            bar.inc(1);
+        }
     }
     bar.finish_and_clear();
-    write_whole(&args.output, |to| Measured::write(&rows, to))?;
-    eprintln!("wrote {} ({} rows)", args.output.display(), rows.len());
+    let rows = write_samples(&args.output, &settings, &cases, &times)?;
+    eprintln!(
+        "wrote {} and {} ({rows} rows)",
+        args.output.with_extension("profile.toml").display(),
+        args.output.display()
+    );
     Ok(())
+}
+
+/// Writes what was measured, whole or not at all, and says how many rows it is.
+fn write_samples(to: &Path, settings: &Settings, cases: &[Case], times: &[Vec<Times>]) -> anyhow::Result<usize> {
+    let rows: Vec<Measured> =
+        cases.iter().zip(times).flat_map(|(case, times)| run::rows(settings, case.shape, times)).collect();
+    write_whole(to, |to| Measured::write(&rows, to))?;
+    Ok(rows.len())
 }
 
 fn cases(args: &Args) -> anyhow::Result<Vec<Case>> {
@@ -190,7 +216,7 @@ pub(super) fn pool(threads: usize) -> anyhow::Result<rayon::ThreadPool> {
 }
 
 /// A flag that Ctrl-C takes down.
-fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
+pub(super) fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
     let running = Arc::new(AtomicBool::new(true));
     let flag = running.clone();
     ctrlc::set_handler(move || flag.store(false, Ordering::Relaxed))?;
@@ -200,6 +226,5 @@ fn stop_on_interrupt() -> anyhow::Result<Arc<AtomicBool>> {
 fn write_profile(samples: &Path, profile: &Profile, comment: &str) -> anyhow::Result<()> {
     let path = samples.with_extension("profile.toml");
     write_whole(&path, |to| write!(to, "{comment}{}", profile.to_toml()))?;
-    eprintln!("wrote {}", path.display());
     Ok(())
 }

@@ -15,6 +15,7 @@ mod pruning;
 mod question;
 mod report;
 mod resolve;
+mod run;
 mod search;
 mod search_folder;
 mod shell;
@@ -60,6 +61,8 @@ enum Command {
     Validate(validate::Args),
     /// Measure this machine and the kernels on it
     Bench(bench::Args),
+    /// Run a network's products on this machine, predicted beside measured
+    Run(run::Args),
     /// Fit a model's constants to measurements
     Calibrate(calibrate::Args),
     /// Step through one operation cycle by cycle, with real numbers
@@ -92,6 +95,7 @@ impl Cli {
             Command::Prune(args) => prune::run(args, &mut out)?,
             Command::Validate(args) => validate::run(args, &mut out)?,
             Command::Bench(args) => bench::run(args)?,
+            Command::Run(args) => run::run(args, &mut out)?,
             Command::Calibrate(args) => calibrate::run(args)?,
             Command::Simulate(args) => simulate::run(args, &mut out)?,
             Command::Import(args) => import::run(args, &mut out)?,

@@ -38,7 +38,8 @@ pub(super) struct Blocks {
     offsets: Vec<usize>,
     /// First column of a block within its block of K.
     index: Vec<u16>,
-    /// R·C values a block, strip by strip, each column-major.
+    /// Of a block row in a block of K, strip by strip, so that each strip reads one stream: every stored block's values,
+    /// column-major.
     values: Vec<f32>,
 }
 
@@ -83,12 +84,11 @@ impl Blocks {
             }
             for place in placed..packed.order.len() {
                 let br = packed.order[place] as usize;
-                for bc in within.clone().filter(|bc| map[br * across + bc]) {
-                    // Never past the end of K, where there are no activations.
-                    let start = (bc * cols).min(k - cols);
-                    packed.index.push((start - base) as u16);
-                    packed.store(weights, br, start, bc * cols);
-                }
+                // Never past the end of K, where there are no activations.
+                let stored = within.clone().filter(|bc| map[br * across + bc]);
+                let starts = stored.map(|bc| (bc * cols, (bc * cols).min(k - cols)));
+                packed.index.extend(starts.clone().map(|(_, start)| (start - base) as u16));
+                packed.store(weights, br, starts);
                 packed.starts.push(packed.index.len() as u32);
                 packed.offsets.push(packed.values.len());
             }
@@ -96,14 +96,21 @@ impl Blocks {
         packed
     }
 
-    /// Appends a block's values; columns before `from` belong to the neighbour and are stored as zeros.
-    fn store(&mut self, weights: WeightMatrix<'_>, block_row: usize, start: usize, from: usize) {
-        let top = block_row * self.rows;
-        let mut row = top;
-        for height in strips(self.rows.min(self.n - top)) {
-            for column in start..start + self.cols {
-                let values = (row..row + height).map(|r| weights.values[r * self.k + column]);
-                self.values.extend(values.map(|v| if column < from { 0.0 } else { v }));
+    /// Appends the values of a block row's blocks, each by its first column and the one that it was moved back to; columns
+    /// before the first belong to the neighbour and are stored as zeros.
+    fn store(
+        &mut self,
+        weights: WeightMatrix<'_>,
+        block_row: usize,
+        starts: impl Iterator<Item = (usize, usize)> + Clone,
+    ) {
+        let mut row = block_row * self.rows;
+        for height in strips(self.rows.min(self.n - row)) {
+            for (from, start) in starts.clone() {
+                for column in start..start + self.cols {
+                    let values = (row..row + height).map(|r| weights.values[r * self.k + column]);
+                    self.values.extend(values.map(|v| if column < from { 0.0 } else { v }));
+                }
             }
             row += height;
         }
@@ -263,18 +270,17 @@ impl Blocks {
                 let index = &self.index[self.range(at)];
                 let values = &self.values[self.offsets[at]..self.offsets[at + 1]];
                 let rows = self.rows.min(self.n - block_row * self.rows);
-                let size = rows * self.cols;
                 let mut inside = 0;
                 for height in strips(rows) {
-                    let values = &values[(inside * self.cols).min(values.len())..];
+                    let values = &values[inside * self.cols * index.len()..];
                     let y = &mut y[row + inside..row + inside + height];
                     match height {
                         // SAFETY: the caller's.
-                        8 => unsafe { eight::<V>(index, values, size, self.cols, x, y) },
-                        4 => single::<4>(index, values, size, self.cols, x, y),
-                        2 => single::<2>(index, values, size, self.cols, x, y),
-                        _ if self.cols == 1 && size == 1 => y[0] += dot(index, values, x),
-                        _ => single::<1>(index, values, size, self.cols, x, y),
+                        8 => unsafe { eight::<V>(index, values, self.cols, x, y) },
+                        4 => single::<4>(index, values, self.cols, x, y),
+                        2 => single::<2>(index, values, self.cols, x, y),
+                        _ if self.cols == 1 => y[0] += dot(index, values, x),
+                        _ => single::<1>(index, values, self.cols, x, y),
                     }
                     inside += height;
                 }
@@ -325,15 +331,13 @@ impl Blocks {
                 let row = (block_row - share.start) * self.rows;
                 let stored = self.range(at);
                 let rows = self.rows.min(self.n - block_row * self.rows);
-                let size = rows * self.cols;
                 let values = &self.values[self.offsets[at]..self.offsets[at + 1]];
                 let index = &self.index[stored];
                 let mut inside = 0;
                 for height in strips(rows) {
                     let strip = Strip {
                         index,
-                        values: &values[(inside * self.cols).min(values.len())..],
-                        size,
+                        values: &values[inside * self.cols * index.len()..],
                         cols: self.cols,
                         x,
                         x_stride: panel.stride,
@@ -372,7 +376,6 @@ impl Blocks {
                     let strip = Strip {
                         index: &self.index[stored.clone()],
                         values: &self.values[stored],
-                        size: 1,
                         cols: 1,
                         x,
                         x_stride: panel.stride,
@@ -402,30 +405,28 @@ impl Blocks {
 /// # Safety
 /// `V`'s instruction set is enabled, and `V` has eight elements.
 #[inline(always)]
-unsafe fn eight<V: Lanes>(index: &[u16], values: &[f32], size: usize, cols: usize, x: &[f32], y: &mut [f32]) {
+unsafe fn eight<V: Lanes>(index: &[u16], values: &[f32], cols: usize, x: &[f32], y: &mut [f32]) {
     const U: usize = 4;
-    let Some(last) = index.len().checked_sub(1) else { return };
-    debug_assert!(y.len() >= 8 && values.len() >= last * size + 8 * cols);
-    // SAFETY: the caller's; each strip of a block has 8 · cols values, and x is sliced by every index.
+    debug_assert!(y.len() >= 8 && values.len() >= index.len() * 8 * cols);
+    // SAFETY: the caller's; every block has 8 · cols values, and x is sliced by every index.
     unsafe {
         let mut sums = [V::zero(); U];
-        let mut values = values.as_ptr();
+        let mut value = values.as_ptr();
         if cols == 1 {
             let (turns, rest) = index.as_chunks::<U>();
             for turn in turns {
                 unrolled!(U, u, {
-                    sums[u] = sums[u].add_product(V::splat(x[turn[u] as usize]), V::load(values.add(u * size)));
+                    sums[u] = sums[u].add_product(V::splat(x[turn[u] as usize]), V::load(value.add(u * 8)));
                 });
-                values = values.wrapping_add(U * size);
+                value = value.add(U * 8);
             }
             for &start in rest {
-                sums[0] = sums[0].add_product(V::splat(x[start as usize]), V::load(values));
-                values = values.wrapping_add(size);
+                sums[0] = sums[0].add_product(V::splat(x[start as usize]), V::load(value));
+                value = value.add(8);
             }
         } else {
             for &start in index {
                 let (turns, rest) = x[start as usize..][..cols].as_chunks::<U>();
-                let mut value = values;
                 for x in turns {
                     unrolled!(U, u, sums[u] = sums[u].add_product(V::splat(x[u]), V::load(value.add(u * 8))));
                     value = value.add(U * 8);
@@ -434,7 +435,6 @@ unsafe fn eight<V: Lanes>(index: &[u16], values: &[f32], size: usize, cols: usiz
                     sums[0] = sums[0].add_product(V::splat(x), V::load(value));
                     value = value.add(8);
                 }
-                values = values.wrapping_add(size);
             }
         }
         let sum = sums[0].add(sums[1]).add(sums[2].add(sums[3]));
@@ -444,7 +444,7 @@ unsafe fn eight<V: Lanes>(index: &[u16], values: &[f32], size: usize, cols: usiz
 
 /// H rows against one column; four sums a row take turns, so that additions need not wait for one another.
 #[inline(always)]
-fn single<const H: usize>(index: &[u16], values: &[f32], size: usize, cols: usize, x: &[f32], y: &mut [f32]) {
+fn single<const H: usize>(index: &[u16], values: &[f32], cols: usize, x: &[f32], y: &mut [f32]) {
     const U: usize = 4;
     let mut sums = [[0.0f32; H]; U];
     let add = |sums: &mut [f32; H], values: &[f32], x: f32| {
@@ -456,17 +456,17 @@ fn single<const H: usize>(index: &[u16], values: &[f32], size: usize, cols: usiz
         let (turns, rest) = index.as_chunks::<U>();
         for (turn, starts) in turns.iter().enumerate() {
             for (u, sums) in sums.iter_mut().enumerate() {
-                let at = (turn * U + u) * size;
+                let at = (turn * U + u) * H;
                 add(sums, &values[at..at + H], x[starts[u] as usize]);
             }
         }
         for (i, &start) in rest.iter().enumerate() {
-            let at = (turns.len() * U + i) * size;
+            let at = (turns.len() * U + i) * H;
             add(&mut sums[0], &values[at..at + H], x[start as usize]);
         }
     } else {
         for (i, &start) in index.iter().enumerate() {
-            let block = &values[i * size..][..H * cols];
+            let block = &values[i * H * cols..][..H * cols];
             let x = &x[start as usize..][..cols];
             let (turns, rest) = x.as_chunks::<U>();
             for (turn, x) in turns.iter().enumerate() {
@@ -510,10 +510,8 @@ fn strips(rows: usize) -> impl Iterator<Item = usize> {
 /// A few rows of a block row in one block of K.
 struct Strip<'a> {
     index: &'a [u16],
-    /// From this strip's values in the first block on.
+    /// Of every block, column-major.
     values: &'a [f32],
-    /// Values from a block to the next.
-    size: usize,
     cols: usize,
     x: &'a [f32],
     x_stride: usize,
@@ -579,10 +577,9 @@ impl Strip<'_> {
             if self.add {
                 unrolled!(H, h, unrolled!(W, w, sums[h][w] = V::load(y.add(h * stride + w * V::COUNT))));
             }
-            let mut values = self.values.as_ptr();
+            let mut value = self.values.as_ptr();
             for &start in self.index {
                 let mut x = self.x.as_ptr().add(start as usize * self.x_stride + first * V::COUNT);
-                let mut value = values;
                 for _ in 0..self.cols {
                     let mut vectors = [V::zero(); W];
                     unrolled!(W, w, vectors[w] = V::load(x.add(w * V::COUNT)));
@@ -591,9 +588,8 @@ impl Strip<'_> {
                         unrolled!(W, w, sums[h][w] = sums[h][w].add_product(broadcast, vectors[w]));
                     });
                     value = value.add(H);
-                    x = x.add(self.x_stride);
+                    x = x.wrapping_add(self.x_stride);
                 }
-                values = values.wrapping_add(self.size);
             }
             unrolled!(H, h, unrolled!(W, w, sums[h][w].store(y.add(h * stride + w * V::COUNT))));
         }
@@ -611,7 +607,7 @@ impl Strip<'_> {
                 unrolled!(W, w, sums[0][w] = V::load(y.add(w * V::COUNT)));
             }
             let x = self.x.as_ptr().add(first * V::COUNT);
-            if self.cols == 1 && self.size == 1 {
+            if self.cols == 1 {
                 let (values, index) = (self.values.as_ptr(), self.index.as_ptr());
                 let count = self.index.len();
                 let mut i = 0;
@@ -648,7 +644,7 @@ impl Strip<'_> {
                         unrolled!(W, w, sums[0][w] = sums[0][w].add_product(value, V::load(x.add(w * V::COUNT))));
                         c += 1;
                     }
-                    values = values.wrapping_add(self.size);
+                    values = values.add(self.cols);
                 }
             }
             unrolled!(W, w, {

@@ -167,5 +167,9 @@ mod x86 {
         unsafe fn add(self, other: Self) -> Self {
             unsafe { Self(_mm512_add_ps(self.0, other.0)) }
         }
+        #[inline(always)]
+        unsafe fn total(self) -> f32 {
+            unsafe { _mm512_reduce_add_ps(self.0) }
+        }
     }
 }

@@ -9,6 +9,7 @@ mod aligned;
 mod balance;
 mod blocks;
 mod bsr;
+pub mod conv;
 mod csr;
 mod dense;
 mod dots;

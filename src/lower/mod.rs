@@ -112,6 +112,13 @@ pub struct ConvShape {
     pub transposed: bool,
 }
 
+impl ConvShape {
+    /// Whether its product reads the image as it lies: no matrix is formed.
+    pub fn is_pointwise(&self) -> bool {
+        self.kernel == [1, 1] && self.stride == [1, 1] && self.input == self.output
+    }
+}
+
 /// Pointwise work fused behind a product.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Epilogue {

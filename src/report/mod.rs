@@ -2,6 +2,7 @@
 
 pub mod compare;
 pub mod estimate;
+pub mod execution;
 pub mod export;
 pub mod figures;
 pub mod grid;

@@ -1,7 +1,7 @@
 //! Attention as two products and a softmax per head, blocked over queries so that scores stay in the caches
 //! (FlashAttention's order, Dao et al., NeurIPS 2022, which CPU runtimes use as well).
 
-use super::hierarchy::{Demand, Operand};
+use super::hierarchy::{Demand, First, Operand};
 use super::machine::{Machine, Unit};
 use super::traffic::Touches;
 use crate::lower::Attention;
@@ -38,5 +38,6 @@ pub(super) fn head(machine: &Machine, a: &Attention, unit: Unit, heads: f64, que
         serial: p.call + p.row_start * 2.0 * (rows / block).ceil(),
         issued,
         touches,
+        first: First::default(),
     }
 }

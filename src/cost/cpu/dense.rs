@@ -1,6 +1,6 @@
 //! Dense products: packed and blocked, skinny, and depthwise convolutions.
 
-use super::hierarchy::{Blocking, Demand, Operand};
+use super::hierarchy::{Blocking, Demand, First, Operand};
 use super::machine::{Machine, Unit};
 use super::traffic::{self, Part, Touches};
 use crate::lower::blocking::{COLUMN_ROWS, Goto, narrow_columns};
@@ -101,6 +101,7 @@ fn packed(machine: &Machine, s: &Shape, rate: f64) -> Demand {
         serial: p.pack * copied + p.call,
         issued: slivers * rows * vectors * lanes * s.k,
         touches,
+        first: First { outputs: s.m * s.output, ..First::default() },
     }
 }
 
@@ -135,7 +136,14 @@ fn dots(machine: &Machine, s: &Shape, rate: f64) -> Demand {
     t.packed(Operand::Inputs, s.m * words * 4.0, converted, ((s.n / 8.0).ceil(), converted + words * 32.0));
     t.direct(Operand::Outputs, s.outputs, 1.0, 0.0);
     t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
-    Demand { overlap, l1: l1 + s.outputs, serial: p.interleave * s.m * (s.k + s.n) + p.call, issued, touches: t }
+    Demand {
+        overlap,
+        l1: l1 + s.outputs,
+        serial: p.interleave * s.m * (s.k + s.n) + p.call,
+        issued,
+        touches: t,
+        first: First { outputs: s.m * s.output, ..First::default() },
+    }
 }
 
 /// Matrix tiles of 16 rows of one line, two by two, packed and blocked.
@@ -173,6 +181,7 @@ fn tiles(machine: &Machine, s: &Shape, rate: f64, swap: bool) -> Demand {
         serial: p.pack * e * (u * repacks + v) * s.k + p.interleave * interleaved + p.call,
         issued,
         touches: t,
+        first: First::default(),
     }
 }
 
@@ -202,6 +211,7 @@ fn skinny(machine: &Machine, s: &Shape, rate: f64) -> Demand {
         serial: machine.p.call,
         issued,
         touches,
+        first: First::default(),
     }
 }
 
@@ -222,5 +232,6 @@ pub(super) fn direct(machine: &Machine, s: &Shape, groups: f64, rate: f64) -> De
         serial: machine.p.call + machine.p.row_start * s.m.sqrt(),
         issued,
         touches,
+        first: First::default(),
     }
 }

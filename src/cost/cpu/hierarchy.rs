@@ -33,6 +33,21 @@ pub(super) struct Demand {
     pub issued: f64,
     /// What it touches, and when again.
     pub touches: Touches,
+    /// How its first touches meet main memory.
+    pub first: First,
+}
+
+/// What arithmetic does not hide of first touches. Activations are packed before they are used, or met in the order of the
+/// weights; results are stored in rows. A run of adjacent bytes begins with a wait that prefetching shortens and cannot
+/// avoid.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct First {
+    /// Adjacent bytes of inputs; 0 where they are read as one stream.
+    pub inputs: f64,
+    /// Adjacent bytes of outputs; 0 where they are written as one stream.
+    pub outputs: f64,
+    /// Weights are waited for too: several rows meet each value at once, and the loop cannot run ahead of it.
+    pub weights: bool,
 }
 
 /// How the operands' first touches are served.
@@ -42,6 +57,8 @@ pub(super) struct Residency {
     pub warm: f64,
     /// Share of the inputs that the last level still holds.
     pub inputs: f64,
+    /// Bytes touched since they were written, and since the buffer of the outputs was read.
+    pub near: f64,
 }
 
 /// Traffic that the caches inside each level miss, innermost first; index `depth` is main memory.
@@ -88,6 +105,9 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
     let depth = machine.depth;
     let cores = split.cores();
     let mut core = [0.0; MAX_LEVELS];
+    // What is not hidden, of those.
+    let mut exposed = [0.0; MAX_LEVELS];
+    let mut runs = 0.0;
     let mut distinct = [0.0; MAX_LEVELS];
     let mut flow: Flow = Default::default();
     for touch in demand.touches.iter() {
@@ -98,11 +118,32 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
                     // A private cache holds the share of its own core.
                     cache.miss(if cache.shared { residency.warm } else { residency.warm / cores })
                 }
-                (Reuse::First, Operand::Inputs) if i + 1 == depth => 1.0 - residency.inputs,
+                // What runs before has just written the inputs, and read what is written now.
+                (Reuse::First, Operand::Inputs | Operand::Outputs) => {
+                    let near = if cache.shared { residency.near } else { residency.near / cores };
+                    let held = if i + 1 == depth { 1.0 } else { 1.0 - cache.miss(near) };
+                    1.0 - residency.inputs * held
+                }
                 _ => traffic::miss(cache, touch.reuse),
             };
-            let bytes = count * touch.bytes * missed * if touch.written { 2.0 } else { 1.0 };
-            core[i + 1] += bytes;
+            let once = count * touch.bytes * missed;
+            let bytes = once * if touch.written { 2.0 } else { 1.0 };
+            let first = touch.reuse == Reuse::First;
+            // What is written for the first time returns later, unless the caches are full of it.
+            let paid = if first && touch.bytes <= machine.last().capacity { once } else { bytes };
+            core[i + 1] += paid;
+            let adjacent = match touch.operand {
+                Operand::Inputs => demand.first.inputs,
+                Operand::Outputs => demand.first.outputs,
+                Operand::Weights | Operand::Metadata | Operand::Epilogue => 0.0,
+            };
+            let weights = matches!(touch.operand, Operand::Weights | Operand::Metadata) && demand.first.weights;
+            if first && (weights || matches!(touch.operand, Operand::Inputs | Operand::Outputs)) {
+                exposed[i + 1] += paid;
+                if i + 1 == depth && adjacent > 0.0 {
+                    runs += once / adjacent.max(cache.line);
+                }
+            }
             distinct[i + 1] += bytes * shares;
             // Cores that read the same lines find them in the shared cache.
             let moved = if cache.shared || i + 1 == depth { bytes * shares } else { bytes * cores };
@@ -119,26 +160,31 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
     flow[0] = sum(flow[0], flow[1]);
     let mut parts = [0.0; MAX_LEVELS];
     parts[0] = l1 / machine.l1();
+    let mut waits = 0.0;
     for i in 1..depth {
         let cache = &machine.caches[i];
-        let served = if i + 1 == depth { core[i] - core[depth] } else { core[i] };
-        parts[i] = served / cache.bandwidth;
+        let own = |bytes: &[f64; MAX_LEVELS]| if i + 1 == depth { bytes[i] - bytes[depth] } else { bytes[i] };
+        parts[i] = own(&core) / cache.bandwidth;
+        waits += own(&exposed).max(0.0) / cache.bandwidth;
         if cache.shared {
             let all = cache.bandwidth * (machine.cores * machine.p.shared_saturation).max(1.0).min(cores);
             parts[i] = parts[i].max((distinct[i] - distinct[i + 1]) / all);
         }
     }
     parts[depth] = (core[depth] / machine.memory.0).max(distinct[depth] / machine.memory.1);
+    waits += exposed[depth] / core[depth].max(1.0) * parts[depth];
     let transfers: f64 = parts[..=depth].iter().sum();
+    // A run of adjacent bytes waits once, while others are under way.
+    let begins = runs * machine.latency / machine.p.outstanding_lines;
     let arithmetic = count * demand.overlap;
     let overhead = count * demand.serial;
     let slowest = (0..=depth).fold(0, |most, i| if parts[i] > parts[most] { i } else { most });
     Priced {
-        cycles: arithmetic.max(transfers) + overhead,
+        cycles: arithmetic.max(transfers - waits) + waits + begins + overhead,
         arithmetic,
         overhead,
         slowest,
-        memory_bound: transfers > arithmetic,
+        memory_bound: transfers + begins > arithmetic,
         flow,
         issued: count * demand.issued * cores,
     }

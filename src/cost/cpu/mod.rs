@@ -16,7 +16,7 @@ mod traffic;
 use super::roofline::{Peaks, compulsory, dense as dense_macs, dtype, effectual};
 use super::{Bound, CostModel, Executed, Fallback, LayerCost, MacCount, Options, Timing, Traffic, default_interval};
 use crate::error::{Error, Result};
-use crate::lower::{Attention, Lowered, SparseGemm, Stream};
+use crate::lower::{Attention, Lowered, Source, SparseGemm, Stream};
 use crate::pattern::SparsityPattern;
 use crate::profile::cpu_parameters::{CpuCalibration, CpuParameters};
 use crate::profile::{Device, Energy, Profile};
@@ -96,12 +96,12 @@ impl CpuModel {
         let all = job.weights.0 + job.weights.1 + inputs + g.output_bytes().get() + g.epilogue.bytes.get();
         let all =
             if g.gemm.groups > 1 { all + (job.weights.0 + job.weights.1) * (g.gemm.groups - 1) as f64 } else { all };
-        let residency = Residency { warm: self.warm(all), inputs: held };
+        let residency = Residency { warm: self.warm(all), inputs: held, near: 2.0 * inputs + g.output_bytes().get() };
         let first = self.fastest(|threads| self.product(&job, threads, residency));
         let steps = g.steps();
         let priced = if steps > 1 {
             // Later steps find the weights where the first one left them.
-            let again = Residency { warm: all, inputs: 1.0 };
+            let again = Residency { warm: all, inputs: 1.0, near: all };
             let next = self.fastest(|threads| self.product(&job, threads, again));
             repeated(first, next, (steps - 1) as f64)
         } else {
@@ -151,7 +151,18 @@ impl CpuModel {
         };
         let extra = g.epilogue.bytes.get() / (groups * split.n * split.m);
         let arithmetic = g.epilogue.operations as f64 * share_m * share_n / (2.0 * machine.lanes());
+        // A convolution's matrix is formed first; each of its rows is copied line by line of the image.
+        let image = match g.source {
+            Source::Conv(c) if !direct && !c.is_pointwise() && !c.transposed => {
+                Some((shape.inputs, g.gemm.k as f64 * share_m * 4.0, share_m / c.output[1].max(1) as f64))
+            }
+            _ => None,
+        };
         let finish = |mut demand: Demand, scale: f64| {
+            if let Some((image, matrix, lines)) = image {
+                demand.touches = demand.touches.lowered(image, matrix);
+                demand.serial += machine.p.pack * matrix + machine.p.row_start * lines * g.gemm.k as f64;
+            }
             demand.touches.direct(Operand::Epilogue, extra * scale, 1.0, 0.0);
             demand.overlap += arithmetic * scale;
             demand.l1 += extra * scale;
@@ -210,7 +221,7 @@ impl CpuModel {
         let most = a.query_bytes().get() + a.kv_bytes().get();
         let inputs = if most > 0.0 { (a.resident.get() / most).clamp(0.0, 1.0) } else { 0.0 };
         let all = self.working_set(&Lowered::Attention(*a));
-        let residency = Residency { warm: self.warm(all), inputs };
+        let residency = Residency { warm: self.warm(all), inputs, near: all };
         let run = |threads| {
             let split = divide(threads, groups, 1.0, queries / 16.0);
             let own = (queries / split.m).ceil();
@@ -225,7 +236,7 @@ impl CpuModel {
     fn stream(&self, s: &Stream) -> Priced {
         let inputs = if s.input > Bytes::ZERO { (s.resident / s.input).clamp(0.0, 1.0) } else { 0.0 };
         let all = self.working_set(&Lowered::Stream(*s));
-        let residency = Residency { warm: self.warm(all), inputs };
+        let residency = Residency { warm: self.warm(all), inputs, near: all };
         // A core's share is worth waking it for a few pages.
         let pieces = (all / 16384.0).max(1.0);
         let run = |threads| {
@@ -257,17 +268,14 @@ impl CpuModel {
     /// Distinct bytes of an operation with nothing resident.
     fn working_set(&self, op: &Lowered) -> f64 {
         let t = compulsory(op);
-        let held = match op {
-            Lowered::Gemm(g) => g.resident,
-            Lowered::Attention(a) => a.resident,
-            Lowered::Stream(s) => s.resident,
-        };
-        (t.total() + held).get()
+        (t.total() + resident(op)).get()
     }
 
     fn layer(&self, op: &Lowered, priced: Priced, executed: Executed) -> LayerCost {
         let begin = match self.timing {
             Timing::Warm => 0.0,
+            // What left the inputs in the caches left the code there too.
+            Timing::Cold if resident(op) > Bytes::ZERO => 0.0,
             Timing::Cold => self.machine.p.cold_lines * self.machine.latency,
             Timing::Host => self.machine.p.framework,
         };
@@ -346,6 +354,15 @@ impl Job<'_> {
             | SparsityPattern::Head(_) => {}
         }
         Sizes { groups: g.groups as f64, m: g.m as f64, n, k }
+    }
+}
+
+/// Bytes of an operation's inputs that the last cache level holds.
+fn resident(op: &Lowered) -> Bytes {
+    match op {
+        Lowered::Gemm(g) => g.resident,
+        Lowered::Attention(a) => a.resident,
+        Lowered::Stream(s) => s.resident,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Sparse weights by dense activations in fp32: rows of CSR, N:M and V:N:M, blocks of BSR; blocks on matrix tiles.
 
 use super::dense::Shape;
-use super::hierarchy::{Demand, Operand};
+use super::hierarchy::{Demand, First, Operand};
 use super::machine::Machine;
 use super::traffic::{self, Stored, Touches};
 use crate::lower::blocking::{PANEL_VECTORS, block_k};
@@ -83,6 +83,8 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touch
             // A row alone takes each activation as a memory operand; rows that share a column load it once.
             let column = if height > 1.0 {
                 (height * each / (fmas * p.microkernel)).max((height + each) / loads)
+            } else if z.cols > 1.0 {
+                (each / (fmas * p.memory_operand)).max((each + 1.0) / loads)
             } else {
                 each / (fmas * p.memory_operand)
             };
@@ -102,6 +104,7 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touch
         serial: p.pack * copied + p.call,
         issued: z.units * z.rows * z.cols * total * lanes,
         touches,
+        first: First { inputs: if direct { s.m * e } else { 0.0 }, outputs: s.m * s.output, weights: z.rows > 1.0 },
     }
 }
 
@@ -124,6 +127,7 @@ fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, touches: Touche
         serial: p.call,
         issued,
         touches,
+        first: First::default(),
     }
 }
 
@@ -154,5 +158,6 @@ pub(super) fn tiles(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> De
             + p.call,
         issued,
         touches: t,
+        first: First::default(),
     }
 }

@@ -1,6 +1,6 @@
 //! Bytes in, bytes out: bandwidth of the level where the operands lie, against vector arithmetic.
 
-use super::hierarchy::{Demand, Operand};
+use super::hierarchy::{Demand, First, Operand};
 use super::machine::Machine;
 use super::traffic::Touches;
 use crate::lower::{Stream, StreamKind};
@@ -40,5 +40,6 @@ pub(super) fn demand(machine: &Machine, s: &Stream, share: f64) -> Demand {
         serial: p.call,
         issued: 0.0,
         touches,
+        first: First::default(),
     }
 }

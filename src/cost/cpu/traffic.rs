@@ -205,6 +205,16 @@ impl Touches {
         self
     }
 
+    /// Inputs are a matrix that is written from an `image` first, into a buffer of the layer before.
+    pub fn lowered(mut self, image: f64, matrix: f64) -> Self {
+        for t in self.0.iter_mut().filter(|t| t.operand == Operand::Inputs && t.reuse == Reuse::First) {
+            t.reuse = Reuse::After(matrix);
+        }
+        self.add(Operand::Inputs, image, Reuse::First, false);
+        self.add(Operand::Inputs, matrix, Reuse::After(matrix), true);
+        self
+    }
+
     /// One by one.
     pub fn iter(&self) -> impl Iterator<Item = &Touch> {
         self.0.iter()
@@ -404,12 +414,11 @@ struct Strips {
 
 /// `sweeps` times over all block rows.
 fn strips(t: &mut Touches, s: &Stored, sweeps: f64, z: &Strips, line: f64) {
-    let own = s.cols * z.height * WORD;
-    let block = s.rows * s.cols * WORD;
-    let values = if z.strips > 1.0 { lines(own, line).min(block.max(line)) } else { own };
+    let values = s.cols * z.height * WORD;
     // Full block rows are met by more of the touches.
     let each = z.each * (1.0 + z.spread * z.spread);
-    let w = Pieces { bytes: each * values, piece: values, stride: block };
+    // A strip's values are one stream.
+    let w = Pieces { bytes: each * values, piece: values, stride: values };
     let piece = lines(z.part, line);
     let x = Pieces { bytes: each * s.cols * piece, piece, stride: z.row };
     let rest = each * s.index + z.height * piece + FRAME as f64;
@@ -432,7 +441,6 @@ fn strips(t: &mut Touches, s: &Stored, sweeps: f64, z: &Strips, line: f64) {
         let all = Pieces { bytes: each * s.cols * z.row, piece: z.row, stride: z.row };
         let again = Reuse::Strided { even: rest, own: w, other: all, spread };
         t.add(Operand::Metadata, (z.strips - 1.0) * blocks * s.index, again, false);
-        t.add(Operand::Weights, blocks * (z.strips * values - block).max(0.0), again, false);
         let again = Reuse::Strided { even: rest, own: all, other: w, spread };
         t.add(Operand::Inputs, (z.strips - 1.0) * blocks * s.cols * z.row, again, false);
     }

@@ -14,9 +14,9 @@ pub struct Blocks {
     rows: u64,
     cols: u64,
     block_k: u64,
-    /// Into `index`, `[blocks of K, block rows]` and one more.
     /// The block row at each place of a block of K, then of the next one.
     order: Vec<u64>,
+    /// Into `index`, `[blocks of K, places]` and one more.
     starts: Vec<u64>,
     /// First column of each stored block, within its block of K.
     index: Vec<u32>,
@@ -181,6 +181,7 @@ impl Weights<'_> {
                 let block_row = b.order[at as usize];
                 let row = (block_row - part.start) * b.rows;
                 let stored = self.range(core, at);
+                let count = stored.end - stored.start;
                 let rows = b.height(block_row);
                 let mut inside = 0;
                 for height in strips(rows) {
@@ -193,7 +194,7 @@ impl Weights<'_> {
                         if block > 0 {
                             results.clone().for_each(|at| core.read(y, at, width * lane));
                         }
-                        let mut value = (self.begins[at as usize] + inside * b.cols) * WORD;
+                        let mut value = (self.begins[at as usize] + inside * b.cols * count) * WORD;
                         for i in stored.clone() {
                             core.read(self.index, i * 2, 2);
                             let start = base + u64::from(b.index[i as usize]);
@@ -201,7 +202,7 @@ impl Weights<'_> {
                                 core.read(panel.array, (start + c) * panel.stride * WORD + vector * lane, width * lane);
                                 core.read(self.values, value + c * height * WORD, height * WORD);
                             }
-                            value += rows * b.cols * WORD;
+                            value += height * b.cols * WORD;
                         }
                         results.for_each(|at| core.write(y, at, width * lane));
                         vector += width;
@@ -222,16 +223,17 @@ impl Weights<'_> {
                 let at = block as u64 * b.down() + place;
                 let block_row = b.order[at as usize];
                 let stored = self.range(core, at);
+                let count = stored.end - stored.start;
                 let rows = b.height(block_row);
                 let mut inside = 0;
                 for height in strips(rows) {
                     core.read(self.frame, 0, FRAME);
-                    let mut value = (self.begins[at as usize] + inside * b.cols) * WORD;
+                    let mut value = (self.begins[at as usize] + inside * b.cols * count) * WORD;
                     for i in stored.clone() {
                         core.read(self.index, i * 2, 2);
                         core.read(self.values, value, height * b.cols * WORD);
                         core.read(x, (base + u64::from(b.index[i as usize])) * WORD, b.cols * WORD);
-                        value += rows * b.cols * WORD;
+                        value += height * b.cols * WORD;
                     }
                     let results = (block_row * b.rows + inside) * WORD;
                     core.read(y, results, height * WORD);
