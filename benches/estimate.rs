@@ -62,6 +62,7 @@ fn whole_estimates(c: &mut Criterion) {
                 options: Options::default(),
                 queues: 1,
                 fuse: true,
+                framework: None,
             };
             b.iter(|| estimate(&Target::Network(&graph), &request).expect("an estimate"));
         });

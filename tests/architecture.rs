@@ -22,7 +22,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("kernels", &["lower", "sparsity"]),
     ("simulate", &["cost", "lower", "profile", "sparsity", "kernels"]),
     ("bench", &["lower", "sparsity", "profile", "kernels", "workload"]),
-    ("calibrate", &["bench", "cost", "lower", "profile", "sparsity"]),
+    ("calibrate", &["bench", "cost", "lower", "profile", "sparsity", "workload"]),
     ("search", &["cost", "lower", "profile", "sparsity", "workload"]),
 ];
 

@@ -176,7 +176,7 @@ fn what_cannot_be_read_is_refused_with_the_reason() {
     let mamba = read(r#"{"model_type": "mamba"}"#).unwrap_err();
     assert_eq!(
         mamba,
-        "network `tiny`: model_type `mamba` cannot be generated; supported: bert, gemma, gpt2, llama, mistral, mixtral, qwen2, vit"
+        "network `tiny`: model_type `mamba` cannot be generated; supported: bert, gemma, gpt2, llama, mistral, mixtral, opt, qwen2, switch_transformers, vit"
     );
     assert!(read(r#"{"hidden_size": 8}"#).unwrap_err().contains("no `model_type`"));
     let typed = read("{\"model_type\": \"llama\",\n\"hidden_size\": \"wide\"}").unwrap_err();

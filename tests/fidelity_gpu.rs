@@ -28,13 +28,14 @@ fn the_shipped_constants_describe_their_samples() {
     };
     let narrow = |s: &Sample| s.dtype != "fp32";
     type Case<'a> = (&'a str, f64, &'a dyn Fn(&Sample) -> bool);
-    let cases: [Case; 7] = [
+    let cases: [Case; 8] = [
         ("tensor-core gemm", 13.0, &|s| s.op.name() == "gemm" && s.pattern == "dense" && narrow(s)),
         ("fp32 gemm", 13.0, &|s| s.op.name() == "gemm" && s.pattern == "dense" && !narrow(s)),
-        ("2:4", 13.0, &|s| s.pattern == "2:4"),
+        ("2:4", 14.0, &|s| s.pattern == "2:4"),
         ("compressed rows", 25.0, &|s| s.pattern.starts_with("unstructured")),
         ("column vectors", 25.0, &|s| s.pattern.starts_with("block:")),
         ("attention", 21.0, &|s| s.op.name() == "attention"),
+        ("whole networks", 12.0, &|s| s.op.name() == "network" && s.dtype == "fp32"),
         ("softmax, norm, elementwise", 15.0, &|s| matches!(s.op.name(), "softmax" | "layernorm" | "elementwise")),
     ];
     for (name, most, pick) in cases {

@@ -119,6 +119,7 @@ fn uneven_rows_of_real_masks_cost_time() {
                 options: cost::Options { threads: Some(16), timing: cost::Timing::Warm },
                 queues: 1,
                 fuse: true,
+                framework: None,
             };
             let masks = choices.layers.into_iter().map(|c| (c.layer, c.masks)).collect();
             estimate_pruned(&Target::Network(&model.graph), &request, &Pruned { masks, round_to: 1 }).unwrap()

@@ -77,6 +77,7 @@ const CLASSES: &[Class] = &[
     ("norm", |s| s.op.name() == "layernorm"),
     ("elementwise", |s| s.op.name() == "elementwise"),
     ("conv2d", |s| s.op.name() == "conv2d"),
+    ("network, fp32", |s| s.op.name() == "network" && s.dtype == "fp32"),
 ];
 
 /// One way of holding out, with its outcomes and what they amount to.

@@ -7,6 +7,7 @@ pub mod cpu;
 pub mod fidelity;
 pub mod gpu;
 pub mod hierarchy;
+mod network;
 pub mod predict;
 pub mod split;
 pub mod validate;

@@ -1,7 +1,7 @@
 //! A sample's prediction.
 
 use super::gpu::{framework_key, quantised};
-use crate::bench::{Sample, Timing};
+use crate::bench::{Sample, SampleOp, Timing};
 use crate::cost::gpu::GpuModel;
 use crate::cost::gpu::constants::framework;
 use crate::cost::gpu::facts::Facts;
@@ -58,6 +58,10 @@ impl Predictor {
     /// Why no operation or kernel of the model stands for the row.
     pub fn predict(&self, sample: &Sample) -> Result<Predicted, &'static str> {
         match self {
+            Self::Gpu(model, _) if sample.op == SampleOp::Network => {
+                let (time, interval) = super::network::predict(&**model, sample)?;
+                Ok(Predicted { time, interval })
+            }
             Self::Gpu(model, calibration) => {
                 let work = prepare(model.facts(), sample)?;
                 let key = framework_key(&sample.setting(), quantised(sample));

@@ -7,6 +7,7 @@ use hwsim::cost::preferred::preferred_multiple;
 use hwsim::cost::{Options, Timing};
 use hwsim::dtype::DType;
 use hwsim::lower::Assignment;
+use hwsim::lower::eager::Framework;
 use hwsim::report::estimate::default_dtype;
 use hwsim::report::table::{Order, Style, grid, headline, table};
 use hwsim::report::{Pruned, Request, Target, estimate_pruned, export, why};
@@ -52,6 +53,9 @@ pub struct Args {
     /// Keep every pointwise layer as a kernel of its own
     #[arg(long)]
     no_fuse: bool,
+    /// Run the network as PyTorch does: every written operation a kernel that the host dispatches, or compiled
+    #[arg(long, value_enum, conflicts_with_all = ["gemm", "no_fuse"])]
+    framework: Option<RunBy>,
     /// Show the dense time of each layer as well
     #[arg(long)]
     baseline: bool,
@@ -87,6 +91,24 @@ enum TimingArg {
     Warm,
     /// Every call pays its framework
     Host,
+}
+
+/// Who runs the network.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum RunBy {
+    /// PyTorch, operation by operation
+    Eager,
+    /// torch.compile
+    Compiled,
+}
+
+impl From<RunBy> for Framework {
+    fn from(by: RunBy) -> Self {
+        match by {
+            RunBy::Eager => Self::Eager,
+            RunBy::Compiled => Self::Compiled,
+        }
+    }
 }
 
 /// What channel counts are rounded to.
@@ -150,6 +172,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         options: Options { threads: args.threads, timing },
         queues: args.queues.max(1),
         fuse: !args.no_fuse,
+        framework: args.framework.map(Into::into),
     };
     let mut answer = estimate_pruned(&target, &request, &pruned)?;
     answer.quality = quality;

@@ -90,7 +90,8 @@ impl Use {
     pub fn ask(&self, graph: &Graph, machine: &Machine, rules: &Assignment) -> Result<Estimate> {
         let options = Options { threads: self.threads, ..Options::default() };
         let Machine { profile, dtype, .. } = machine;
-        let request = Request { profile, assignment: rules, dtype: *dtype, options, queues: 1, fuse: true };
+        let request =
+            Request { profile, assignment: rules, dtype: *dtype, options, queues: 1, fuse: true, framework: None };
         estimate(&Target::Network(graph), &request)
     }
 }

@@ -36,6 +36,11 @@ pub trait CostModel: Send + Sync {
 
     /// Capacity of the last level before main memory: activations that fit may stay there between layers.
     fn last_level(&self) -> Bytes;
+
+    /// Time that a host needs to dispatch one kernel from a framework; none where the machine runs its own program.
+    fn dispatch(&self) -> Seconds {
+        Seconds(0.0)
+    }
 }
 
 /// How the predicted run would be timed.

@@ -42,6 +42,20 @@ pub struct Total {
     pub energy: Option<Joules>,
 }
 
+impl Total {
+    /// With a host that needs this long to dispatch all kernels: it runs ahead of the device, so the slower of the two binds.
+    #[must_use]
+    pub fn dispatched(mut self, host: Seconds) -> Self {
+        if self.time < host {
+            self.overhead += host - self.time;
+            self.time = host;
+        }
+        self.interval = (self.interval.0.max(host.min(self.time)), self.interval.1.max(self.time));
+        self.interval.0 = self.interval.0.min(self.time);
+        self
+    }
+}
+
 /// Costs every step, alone and in parallel, and schedules them on `queues` queues (1: one after another).
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 
 pub mod assign;
 pub mod blocking;
+pub mod eager;
 pub mod fuse;
 pub mod layer;
 pub mod masks;

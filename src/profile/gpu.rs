@@ -17,6 +17,10 @@ pub struct Gpu {
     pub arch: Option<GpuArch>,
     /// Streaming multiprocessors (compute units on AMD, Xe cores on Intel).
     pub sms: u64,
+    /// Dies that programs see as devices of their own (MI250: two). The profile's figures are the package's; a kernel
+    /// runs on one die.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dies: Option<u64>,
     /// Time to launch one kernel, back to back.
     pub launch: Seconds,
     /// Board power limit.

@@ -5,6 +5,7 @@ use crate::cost::network::{NetworkCost, network};
 use crate::cost::{self, CostModel, LayerCost};
 use crate::dtype::DType;
 use crate::error::Result;
+use crate::lower::eager::{Framework, framework_steps, kernels};
 use crate::lower::shrink::Outcome;
 use crate::lower::{self, Assignment, Gemm, Lowered, Masks, SparseGemm, Step, count_masks, steps};
 use crate::pattern::SparsityPattern;
@@ -30,6 +31,8 @@ pub struct Request<'a> {
     pub queues: usize,
     /// Whether pointwise work joins the operation before it.
     pub fuse: bool,
+    /// The framework that runs the network, where none of the inference runtimes does.
+    pub framework: Option<Framework>,
 }
 
 /// What is asked about.
@@ -118,9 +121,15 @@ fn whole_network(graph: &Graph, request: &Request<'_>, known: &Pruned, model: &d
     request.assignment.check(weighted.iter().copied())?;
     let mut warnings = graph.warnings.clone();
     let run = |graph: &Graph, assignment: &Assignment| -> Result<(Vec<Step>, NetworkCost)> {
-        let mut steps = steps(graph, assignment, request.dtype, request.fuse)?;
+        let mut steps = match request.framework {
+            Some(framework) => framework_steps(graph, assignment, request.dtype, framework)?,
+            None => steps(graph, assignment, request.dtype, request.fuse)?,
+        };
         count_masks(&mut steps, graph, &known.masks);
-        let cost = network(&steps, model, request.queues)?;
+        let mut cost = network(&steps, model, request.queues)?;
+        if request.framework == Some(Framework::Eager) {
+            cost.total = cost.total.dispatched(model.dispatch() * kernels(&steps) as f64);
+        }
         Ok((steps, cost))
     };
     let dense = run(graph, &Assignment::dense())?;

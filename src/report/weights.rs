@@ -213,6 +213,7 @@ fn speedups(graph: &Graph, profile: &Profile, tensors: &mut [(TensorReport, Opti
         options: Options { threads: None, timing: Timing::Cold },
         queues: 1,
         fuse: true,
+        framework: None,
     };
     let answer = estimate(&Target::Network(graph), &request)?;
     for (row, pattern) in tensors.iter_mut().filter(|t| t.1.is_some()) {

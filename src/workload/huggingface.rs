@@ -92,6 +92,34 @@ keys! {
     n_inner: u64,
     /// GPT-2: activation of the feed-forward block.
     activation_function: String,
+    /// OPT: features inside the feed-forward block.
+    ffn_dim: u64,
+    /// OPT: features of the token table.
+    word_embed_proj_dim: u64,
+    /// OPT: whether norms stand before each half of a block.
+    do_layer_norm_before: bool,
+    /// Switch Transformers: features of a token.
+    d_model: u64,
+    /// Switch Transformers: features of a head.
+    d_kv: u64,
+    /// Switch Transformers: features inside the feed-forward block.
+    d_ff: u64,
+    /// Switch Transformers: encoder blocks.
+    num_layers: u64,
+    /// Switch Transformers: decoder blocks; as many as encoder blocks unless said.
+    num_decoder_layers: u64,
+    /// Switch Transformers: heads.
+    num_heads: u64,
+    /// Switch Transformers: experts of a routed block.
+    num_experts: u64,
+    /// Switch Transformers: encoder blocks with experts.
+    num_sparse_encoder_layers: u64,
+    /// Switch Transformers: decoder blocks with experts.
+    num_sparse_decoder_layers: u64,
+    /// Switch Transformers: tokens of a sequence that an expert takes at most.
+    expert_capacity: u64,
+    /// Switch Transformers: activation of the feed-forward block.
+    dense_act_fn: String,
     /// ViT: height and width of an image.
     image_size: u64,
     /// ViT: height and width of a patch.

@@ -8,6 +8,8 @@ mod bert;
 mod decoder;
 mod gpt2;
 mod net;
+mod opt;
+mod switch;
 mod vit;
 
 use super::graph::Graph;
@@ -18,7 +20,8 @@ use crate::error::{Error, Result};
 use net::Net;
 
 /// The architectures that can be generated, by the library's `model_type`.
-pub const MODEL_TYPES: [&str; 8] = ["bert", "gemma", "gpt2", "llama", "mistral", "mixtral", "qwen2", "vit"];
+pub const MODEL_TYPES: [&str; 10] =
+    ["bert", "gemma", "gpt2", "llama", "mistral", "mixtral", "opt", "qwen2", "switch_transformers", "vit"];
 
 /// Tokens of a prompt where nobody says.
 pub const DEFAULT_SEQ: u64 = 128;
@@ -33,6 +36,8 @@ pub fn build(name: &str, config: &Config, options: &Options) -> Result<Graph> {
     let net = match family {
         "bert" => bert::net(name, config, &Tokens::of_prompt(name, "input_ids", options)?)?,
         "gpt2" => gpt2::net(name, config, &Tokens::of(name, "input_ids", options)?)?,
+        "opt" => opt::net(name, config, &Tokens::of(name, "input_ids", options)?)?,
+        "switch_transformers" => switch::net(name, config, &Tokens::of_prompt(name, "input_ids", options)?)?,
         "vit" => vit::net(name, config, options)?,
         "llama" | "mistral" | "qwen2" | "gemma" | "mixtral" => {
             let decoder = decoder::Decoder::read(name, family, config)?;
@@ -129,9 +134,9 @@ fn known_inputs(input: &str, options: &Options) -> Result<()> {
 /// An activation by the library's name (its `ACT2FN`), with the spelling for reports.
 fn activation(name: &str, written: &str) -> Result<(Function, &'static str)> {
     match written {
-        "gelu" | "gelu_new" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python" | "quick_gelu" => {
-            Ok((Function::Gelu, "gelu"))
-        }
+        "gelu" | "gelu_fast" | "gelu_pytorch_tanh" | "gelu_python" | "quick_gelu" => Ok((Function::Gelu, "gelu")),
+        // The library writes this one out, operation by operation.
+        "gelu_new" => Ok((Function::Gelu, "gelu_new")),
         "silu" | "swish" => Ok((Function::Silu, "silu")),
         "relu" | "relu6" | "leaky_relu" => Ok((Function::Relu, "relu")),
         "relu2" => Ok((Function::Other, "relu2")),

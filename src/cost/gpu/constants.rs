@@ -60,12 +60,27 @@ impl Constants {
     }
 }
 
-/// What a framework adds, by `source/timing` with an optional `:op` behind it, else by the timing alone, else nothing.
+/// What a framework adds, by `source/timing` with the serving stack and the dtype that it quantises behind it, and an
+/// optional `:op`. Where no row covers that: the stack's own calls, another dtype that the same calls quantise (8 bit before
+/// 4), the timing's default; a stack without any row is taken to launch each call.
 pub fn framework(calibration: &GpuCalibration, setting: &str, op: &str) -> FrameworkConstants {
-    let timing = setting.split('/').nth(1).unwrap_or("");
-    [format!("{setting}:{op}"), setting.to_owned(), format!("{timing}:{op}"), timing.to_owned()]
-        .iter()
-        .find_map(|key| calibration.framework.get(key))
-        .copied()
+    let parts: Vec<&str> = setting.split('/').collect();
+    let (timing, behind) = (parts.get(1).copied().unwrap_or(""), parts.get(2..).unwrap_or(&[]));
+    let known = |key: &str| {
+        calibration.framework.get(&format!("{key}:{op}")).or_else(|| calibration.framework.get(key)).copied()
+    };
+    if let Some(constants) = known(setting) {
+        return constants;
+    }
+    let quantised = behind.last().is_some_and(|last| QUANTISED.contains(last));
+    let stack = behind.first().is_some_and(|first| !QUANTISED.contains(first));
+    let base = parts[..parts.len() - usize::from(quantised)].join("/");
+    let kin = QUANTISED.iter().filter(|_| quantised).find_map(|dtype| known(&format!("{base}/{dtype}")));
+    kin.or_else(|| known(&base))
+        .or_else(|| if stack { known("host") } else { None })
+        .or_else(|| known(timing))
         .unwrap_or_default()
 }
+
+/// Dtypes that a serving stack quantises to inside a timed call.
+const QUANTISED: [&str; 3] = ["fp8", "int8", "fp4"];

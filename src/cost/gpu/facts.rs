@@ -71,6 +71,9 @@ pub struct Facts {
     pub shared: f64,
     /// Board power in W.
     pub watts: f64,
+    /// Energy of an operation at the listed clock, relative to a 5 nm part at 2 GHz: feature size to the power of 4/3
+    /// (capacitance and voltage), times the square of the clock (voltage).
+    pub energy: f64,
     /// Seconds to launch a kernel.
     pub launch: f64,
     /// Architecture, as stated or as the rates tell.
@@ -79,6 +82,9 @@ pub struct Facts {
     sparse: [f64; DType::ALL.len()],
     lanes: [f64; DType::ALL.len()],
 }
+
+/// Process node of a GPU of unknown architecture.
+const USUAL_NANOMETRES: f64 = 7.0;
 
 impl Facts {
     /// The facts of a GPU profile.
@@ -94,7 +100,10 @@ impl Facts {
             });
         };
         let clock = profile.clock.get();
-        let whole = gpu.sms as f64 * clock;
+        // A kernel runs on one die of a package.
+        let dies = gpu.dies.unwrap_or(1).max(1) as f64;
+        let sms = gpu.sms as f64 / dies;
+        let whole = sms * clock;
         let lane = |d: DType| gpu.simt.get(&d).map_or(0.0, |r| r.get() * whole);
         let tensor = |d: DType| gpu.tensor_core.as_ref().and_then(|t| t.dense.get(&d)).map_or(0.0, |r| r.get() * whole);
         let sparse = |d: DType| {
@@ -113,15 +122,18 @@ impl Facts {
             });
         }
         let arch = gpu.arch.or_else(|| guess(gpu));
-        let usual = arch.map_or(2.5, GpuArch::usual_watts) * gpu.sms as f64 * clock / 1e9;
+        let usual = arch.map_or(2.5, GpuArch::usual_watts) * sms * clock / 1e9;
+        let nanometres = arch.map_or(USUAL_NANOMETRES, GpuArch::nanometres);
+        let energy = (nanometres / 5.0).powf(4.0 / 3.0) * (clock / 2e9).powi(2);
         Ok(Self {
-            sms: gpu.sms as f64,
+            sms,
             clock,
-            bandwidth: profile.memory.bandwidth.get(),
-            l2: gpu.l2.size.get(),
-            l2_bandwidth: gpu.l2.bandwidth.get(),
+            bandwidth: profile.memory.bandwidth.get() / dies,
+            l2: gpu.l2.size.get() / dies,
+            l2_bandwidth: gpu.l2.bandwidth.get() / dies,
             shared: gpu.shared_memory.size.get(),
-            watts: gpu.tdp.map_or(usual, |w| w.get()),
+            watts: gpu.tdp.map_or(usual, |w| w.get() / dies),
+            energy,
             launch: gpu.launch.get(),
             arch,
             peaks,

@@ -34,6 +34,7 @@ pub struct GpuModel {
     setting: Setting,
     spreads: [(&'static str, f64); 4],
     peaks: Peaks,
+    dispatch: f64,
     clock: Hertz,
     levels: Vec<String>,
 }
@@ -77,6 +78,7 @@ impl GpuModel {
             setting: Setting::network(&facts, options.timing),
             spreads: ["gemm", "sparse", "attention", "stream"].map(spread),
             peaks: Peaks::of(profile),
+            dispatch: constants::framework(gpu, "/host", "").overhead,
             clock: profile.clock,
             levels: vec!["dram".into(), "l2".into()],
             facts,
@@ -234,5 +236,9 @@ impl CostModel for GpuModel {
 
     fn last_level(&self) -> Bytes {
         Bytes(self.facts.l2)
+    }
+
+    fn dispatch(&self) -> Seconds {
+        Seconds(self.dispatch)
     }
 }

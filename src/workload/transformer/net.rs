@@ -40,6 +40,12 @@ impl Net {
         self.push(name, "embedding", Op::Embedding { vocab, dim }, &[x], None)
     }
 
+    /// A table that another layer already stores.
+    pub(super) fn tied_embedding(&mut self, name: &str, vocab: u64, dim: u64, x: &str) -> String {
+        self.tied.insert(name.to_owned());
+        self.embedding(name, vocab, dim, x)
+    }
+
     pub(super) fn linear(&mut self, name: impl Into<String>, out: u64, bias: bool, x: &str) -> String {
         self.push(name, "linear", Op::Linear(Linear { out, bias, experts: None }), &[x], None)
     }
