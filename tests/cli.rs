@@ -290,3 +290,24 @@ fn a_reader_that_goes_away_is_no_error() {
         assert!(!err.contains("panicked"), "{format}: {err}");
     }
 }
+
+#[test]
+fn a_network_runs_layer_by_layer() {
+    let arguments = ["run", "--workload", "squeezenet1.1", "--passes", "1", "--format", "csv", "-s", "2:4"];
+    let (status, out, err) = run(&arguments);
+    assert_eq!(status, 0, "{err}");
+    let mut rows = csv::Reader::from_reader(out.as_bytes());
+    let header = rows.headers().unwrap().clone();
+    let place = |name: &str| header.iter().position(|h| h == name).unwrap();
+    let rows: Vec<csv::StringRecord> = rows.records().map(Result::unwrap).collect();
+    assert_eq!(rows.len(), 26, "one row a convolution");
+    for row in &rows {
+        for column in ["predicted_us", "measured_us"] {
+            assert!(row[place(column)].parse::<f64>().unwrap() > 0.0, "{row:?}");
+        }
+    }
+    assert!(rows.iter().any(|r| &r[place("kernel")] == "nm im2col"), "{out}");
+    assert!(rows.iter().any(|r| &r[place("kernel")] == "nm"), "pointwise ones read the image as it lies: {out}");
+    assert!(complaint(&["run", "-s", "channel@0.5"]).contains("hwsim prune"));
+    assert!(complaint(&["run", "--profile", "a100"]).contains("not a CPU"));
+}

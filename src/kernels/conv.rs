@@ -42,10 +42,17 @@ pub fn im2col(s: &ConvShape, image: &[f32], matrix: &mut [f32]) {
             }
             let from = &from[first * stride[1] + across - pad[1]..];
             let to = &mut to[first..last];
-            if stride[1] == 1 {
-                to.copy_from_slice(&from[..to.len()]);
-            } else {
-                to.iter_mut().zip(from.iter().step_by(stride[1])).for_each(|(to, from)| *to = *from);
+            match stride[1] {
+                1 => to.copy_from_slice(&from[..to.len()]),
+                // Pairs become shuffles of vectors.
+                2 => {
+                    let (pairs, last) = from.as_chunks::<2>();
+                    to.iter_mut().zip(pairs).for_each(|(to, pair)| *to = pair[0]);
+                    if let (Some(to), [last]) = (to.get_mut(pairs.len()), last) {
+                        *to = *last;
+                    }
+                }
+                step => to.iter_mut().zip(from.iter().step_by(step)).for_each(|(to, from)| *to = *from),
             }
         }
     };

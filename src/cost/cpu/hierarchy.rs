@@ -138,9 +138,11 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
                 Operand::Weights | Operand::Metadata | Operand::Epilogue => 0.0,
             };
             let weights = matches!(touch.operand, Operand::Weights | Operand::Metadata) && demand.first.weights;
-            if first && (weights || matches!(touch.operand, Operand::Inputs | Operand::Outputs)) {
+            // Copies of inputs are written before arithmetic begins.
+            let copied = touch.written && touch.operand == Operand::Inputs;
+            if copied || first && (weights || matches!(touch.operand, Operand::Inputs | Operand::Outputs)) {
                 exposed[i + 1] += paid;
-                if i + 1 == depth && adjacent > 0.0 {
+                if first && i + 1 == depth && adjacent > 0.0 {
                     runs += once / adjacent.max(cache.line);
                 }
             }
