@@ -99,7 +99,8 @@ fn the_power_limit_holds_what_is_sustained() {
     // 10,240 MAC/cy at 1 GHz are 20.48 TFLOP/s; 100 W are 4.883 W per TFLOP/s. At exponent 1 and 0.1 of the peak per
     // watt, 0.4883 of the peak remains: 16,384 cycles become 33,554.
     let facts = ten();
-    let limited = GemmConstants { power: 0.1, ..bare() };
+    // The energy of an operation at this node and clock is taken out, as the law divides by it.
+    let limited = GemmConstants { power: 0.1 * facts.energy, ..bare() };
     let got = cycles(&facts, &limited, &product(&facts, 1280.0, 128.0, 1024.0));
     assert!((got - 16384.0 * 20.48 / 10.0).abs() < 1e-3, "{got}");
 }
