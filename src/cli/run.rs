@@ -171,13 +171,16 @@ struct Asked {
     cost: LayerCost,
 }
 
+/// A layer with arithmetic that no kernel here does, and why.
+type LeftOut = (String, String);
+
 /// The products that kernels run, in order, and the layers with arithmetic that none does.
 fn products(
     graph: &Graph,
     assignment: &Assignment,
     masks: &Masks,
     model: &dyn CostModel,
-) -> Result<(Vec<Asked>, Vec<(String, String)>)> {
+) -> Result<(Vec<Asked>, Vec<LeftOut>)> {
     let mut all = steps(graph, assignment, DType::Fp32, false)?;
     count_masks(&mut all, graph, masks);
     let resident = residency_of(&all, model);
