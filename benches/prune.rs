@@ -80,7 +80,7 @@ fn masks(c: &mut Criterion) {
         };
         let rewrite = source.plan(&request).expect("a plan");
         let pieces = rewrite.splice(Some("data")).expect("pieces").model;
-        let write = |to: &mut dyn std::io::Write| rewrite.write(&pieces, &Magnitude, to).map(drop);
+        let write = |to: &mut (dyn std::io::Write + Send)| rewrite.write(&pieces, &Magnitude, to).map(drop);
         match out {
             Some(path) => write_whole(path, write).expect("a file"),
             None => write(&mut std::io::sink()).expect("a sink"),

@@ -104,8 +104,25 @@ fn masks_do_not_depend_on_the_number_of_threads() {
     }
 }
 
-/// Real magnitudes leave uneven rows: where threads share the rows, the fullest share makes the others wait, so a real
-/// mask never costs less than one drawn at random with as many weights.
+/// The blocks that `results/prune/real_masks.csv` says these models' masks take are those that they take.
+#[test]
+fn measured_masks_are_those_of_the_models() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let mut reader = csv::Reader::from_path(folder.join("results/prune/real_masks.csv")).unwrap();
+    let rows: Vec<csv::StringRecord> = reader.records().map(|r| r.unwrap()).collect();
+    for (name, model) in models() {
+        let choices = chosen(&model, "unstructured@0.9", Criterion::Magnitude, false).1;
+        for row in rows.iter().filter(|r| name.ends_with(&r[0])) {
+            let layer = choices.layers.iter().find(|l| l.layer == row[1]).unwrap();
+            let storage = row[6].strip_prefix("bsr:").and_then(|s| s.split_once('x')).unwrap_or(("1", "1"));
+            let blocks = layer.masks[0].occupied_tiles(storage.0.parse().unwrap(), storage.1.parse().unwrap());
+            assert_eq!((layer.masks[0].count().to_string(), blocks.to_string()), (row[8].into(), row[9].into()));
+        }
+    }
+}
+
+/// Real magnitudes leave uneven rows: kernels share rows by what is stored in them, but only whole windows of rows, and
+/// the fullest share makes the others wait, so a real mask never costs less than one drawn at random with as many weights.
 #[test]
 fn uneven_rows_of_real_masks_cost_time() {
     let profile = Profile::find("xeon-platinum-8480").unwrap();

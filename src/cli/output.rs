@@ -51,7 +51,7 @@ pub fn deliver(
 ) -> anyhow::Result<()> {
     match to {
         Some(path) => {
-            write_whole(path, write)?;
+            write_whole(path, |to| write(to))?;
             eprintln!("wrote {}", path.display());
         }
         None => write(out)?,

@@ -1,6 +1,8 @@
 //! How the CPU kernels cut a product into pieces that stay in registers and caches: what a kernel does, a simulator
 //! replays and a cost model counts, written once.
 
+use std::ops::Range;
+
 /// Vectors of columns in a panel of activations.
 pub const PANEL_VECTORS: u64 = 8;
 
@@ -66,6 +68,33 @@ impl Vectors {
 pub fn window(block_rows: u64, rows: u64, threads: u64) -> u64 {
     let most = (block_rows / (4 * threads.max(1))).min(TILE_ROWS / 4 / rows.max(1)).max(1);
     1 << most.ilog2()
+}
+
+/// Consecutive ranges, one for each of `threads` at most, with about the same work in each: every cut is at the border
+/// nearest to where its part of the work is reached, as far as each range keeps an item.
+pub fn shares(work: impl Iterator<Item = usize>, threads: usize) -> Vec<Range<usize>> {
+    let mut total = 0;
+    let ends: Vec<usize> = work
+        .map(|w| {
+            total += w;
+            total
+        })
+        .collect();
+    let items = ends.len();
+    let threads = threads.clamp(1, items.max(1));
+    let mut shares = Vec::with_capacity(threads);
+    let mut start = 0;
+    for cut in 1..threads {
+        let due = total * cut;
+        let item = ends.partition_point(|&end| end * threads < due).min(items - 1);
+        let before = item.checked_sub(1).map_or(0, |i| ends[i]) * threads;
+        let near = if due.abs_diff(before) <= due.abs_diff(ends[item] * threads) { item } else { item + 1 };
+        let end = near.clamp(start + 1, items - (threads - cut));
+        shares.push(start..end);
+        start = end;
+    }
+    shares.push(start..items);
+    shares
 }
 
 /// Length of a block of K for blocks of `rows` × `cols` weights, `density` of them stored, and `m` columns.
@@ -191,4 +220,25 @@ impl Goto {
 
 fn gcd(a: u64, b: u64) -> u64 {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::shares;
+
+    #[test]
+    fn ranges_cover_all_rows_in_order_and_balance() {
+        assert_eq!(shares([1usize, 1, 1, 1].into_iter(), 2), [0..2, 2..4]);
+        assert_eq!(shares([9usize, 1, 1, 1].into_iter(), 2), [0..1, 1..4]);
+        assert_eq!(shares([1usize, 1, 1, 9].into_iter(), 2), [0..3, 3..4]);
+        assert_eq!(shares([1usize, 1].into_iter(), 8), [0..1, 1..2]);
+        // The half is reached inside the third item, and its beginning is nearer than its end.
+        assert_eq!(shares([4usize, 4, 5, 4].into_iter(), 2), [0..2, 2..4]);
+        assert_eq!(shares(std::iter::empty(), 3), std::iter::once(0..0).collect::<Vec<_>>());
+        for threads in 1..9 {
+            let ranges = shares((0..50).map(|i| i * i % 7), threads);
+            assert!(ranges.len() <= threads);
+            assert_eq!(ranges.iter().flat_map(Clone::clone).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
+        }
+    }
 }

@@ -37,6 +37,12 @@ pub trait Choose: Sync {
     /// one by one.
     fn is_local(&self, pattern: SparsityPattern) -> bool;
 
+    /// Whether the largest magnitudes of a group stay and nothing else counts, so that it can be done to elements as they
+    /// are stored.
+    fn by_magnitude(&self) -> bool {
+        false
+    }
+
     /// What stays of a tile `[n, k]`, row-major.
     ///
     /// # Errors
@@ -57,6 +63,10 @@ pub trait Choose: Sync {
 pub struct Magnitude;
 
 impl Choose for Magnitude {
+    fn by_magnitude(&self) -> bool {
+        true
+    }
+
     fn is_local(&self, pattern: SparsityPattern) -> bool {
         matches!(pattern, SparsityPattern::Nm { .. } | SparsityPattern::Vnm { .. })
     }

@@ -3,10 +3,13 @@
 //! [`plan`] decides what happens to which stored tensor ([`tensor`]), with [`choose`] for which weights and
 //! [`units`] for which channels stay; [`losses`] is what a search asks;
 //! [`onnx`] splices the edits into the file's own bytes ([`wire`]) and lets [`nodes`] adjust the constants and attributes
-//! that name extents; [`safetensors`] writes checkpoints.
+//! that name extents; [`safetensors`] writes checkpoints. Both stream through [`behind`]; [`largest`] is the short way of
+//! magnitude N:M.
 
+pub mod behind;
 pub mod calibration;
 pub mod choose;
+pub mod largest;
 pub mod losses;
 pub mod nodes;
 pub mod npz;

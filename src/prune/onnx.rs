@@ -1,5 +1,6 @@
 //! Edits spliced into an ONNX file: everything that does not change keeps its bytes.
 
+use super::behind::behind;
 use super::choose::Choose;
 use super::nodes::{NodeEdit, NodeEdits, adjust};
 use super::plan::{Plan, Request};
@@ -199,18 +200,20 @@ impl Rewrite<'_> {
         &self,
         pieces: &Pieces,
         choose: &dyn Choose,
-        out: &mut dyn Write,
+        out: &mut (dyn Write + Send),
     ) -> std::io::Result<BTreeMap<usize, Tally>> {
-        let mut tallies = BTreeMap::new();
-        for piece in &pieces.list {
-            match piece {
-                Piece::Bytes(b) => out.write_all(b)?,
-                Piece::Elements(edit, _) => {
-                    tallies.insert(*edit, self.plan.edits[*edit].write(choose, out)?);
+        behind(out, |out| {
+            let mut tallies = BTreeMap::new();
+            for piece in &pieces.list {
+                match piece {
+                    Piece::Bytes(b) => out.shared(b.clone())?,
+                    Piece::Elements(edit, _) => {
+                        tallies.insert(*edit, self.plan.edits[*edit].write(choose, out)?);
+                    }
                 }
             }
-        }
-        Ok(tallies)
+            Ok(tallies)
+        })
     }
 }
 

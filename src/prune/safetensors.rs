@@ -1,5 +1,6 @@
 //! Checkpoints in the safetensors format, written tensor by tensor.
 
+use super::behind::behind;
 use super::choose::Choose;
 use super::plan::Plan;
 use super::tensor::{Edit, Tally};
@@ -70,19 +71,21 @@ impl<'a> Checkpoint<'a> {
     ///
     /// # Errors
     /// What the writer says, and what choosing refuses.
-    pub fn write(&self, choose: &dyn Choose, out: &mut dyn Write) -> std::io::Result<BTreeMap<usize, Tally>> {
+    pub fn write(&self, choose: &dyn Choose, out: &mut (dyn Write + Send)) -> std::io::Result<BTreeMap<usize, Tally>> {
         out.write_all(&(self.header.len() as u64).to_le_bytes())?;
         out.write_all(&self.header)?;
-        let mut tallies = BTreeMap::new();
-        for (stored, edit) in &self.tensors {
-            match edit.map(|i| (i, &self.plan.edits[i])) {
-                Some((i, edit)) => {
-                    tallies.insert(i, Edit::write(edit, choose, out)?);
+        behind(out, |out| {
+            let mut tallies = BTreeMap::new();
+            for (stored, edit) in &self.tensors {
+                match edit.map(|i| (i, &self.plan.edits[i])) {
+                    Some((i, edit)) => {
+                        tallies.insert(i, Edit::write(edit, choose, out)?);
+                    }
+                    None => out.shared(stored.raw().map_err(std::io::Error::other)?)?,
                 }
-                None => out.write_all(&stored.raw().map_err(std::io::Error::other)?)?,
             }
-        }
-        Ok(tallies)
+            Ok(tallies)
+        })
     }
 }
 

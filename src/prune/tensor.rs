@@ -1,13 +1,14 @@
 //! What happens to one stored tensor, and its new elements as a stream.
 
+use super::behind::{RUN, Stream};
 use super::choose::{Choice, Choose, Tile};
+use super::largest;
 use crate::error::{Error, Result};
 use crate::pattern::SparsityPattern;
 use crate::workload::onnx::value::Elem;
 use crate::workload::weights::{Stored, decode, encode, width};
 use bytes::Bytes;
 use rayon::prelude::*;
-use std::io::Write;
 
 /// How the weight matrices of a layer lie in its stored tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,9 +61,6 @@ pub struct Tally {
 /// Elements of a tile at most: two of them with their scores stay in a second-level cache.
 const TILE: usize = 1 << 16;
 
-/// Bytes that are worked on at once.
-const WINDOW: usize = 4 << 20;
-
 impl Edit {
     /// A tensor that nothing happens to yet.
     pub fn new(source: Stored) -> Self {
@@ -95,7 +93,7 @@ impl Edit {
     ///
     /// # Errors
     /// What the writer says, and what choosing refuses.
-    pub fn write(&self, choose: &dyn Choose, out: &mut dyn Write) -> std::io::Result<Tally> {
+    pub fn write(&self, choose: &dyn Choose, out: &Stream) -> std::io::Result<Tally> {
         let fault = |reason: String| std::io::Error::other(format!("tensor `{}` {reason}", self.source.name));
         let raw = self.source.raw().map_err(fault)?;
         let bits = self.source.elem.bits();
@@ -107,9 +105,10 @@ impl Edit {
             raw
         };
         let Some(mask) = &self.mask else {
-            out.write_all(&data)?;
             let elements = data.len() as u64 * 8 / bits.max(1);
-            return Ok(Tally { elements, zeros: zeros(&data, self.source.elem) });
+            let zeros = zeros(&data, self.source.elem);
+            out.shared(data)?;
+            return Ok(Tally { elements, zeros });
         };
         mask.write(self, &data, choose, out).map_err(std::io::Error::other)?
     }
@@ -154,13 +153,7 @@ fn zeros(data: &[u8], elem: Elem) -> u64 {
 }
 
 impl Masked {
-    fn write(
-        &self,
-        edit: &Edit,
-        data: &[u8],
-        choose: &dyn Choose,
-        out: &mut dyn Write,
-    ) -> Result<std::io::Result<Tally>> {
+    fn write(&self, edit: &Edit, data: &[u8], choose: &dyn Choose, out: &Stream) -> Result<std::io::Result<Tally>> {
         let elem = edit.source.elem;
         let Some(w) = width(elem) else {
             return Err(Error::Model {
@@ -179,7 +172,10 @@ impl Masked {
         }
         .filter(|_| choose.is_local(self.pattern));
         let mut tally = Tally { elements: (groups * n * k) as u64, zeros: 0 };
-        let mut window = Vec::new();
+        let short = match self.pattern {
+            SparsityPattern::Nm { n, m } if choose.by_magnitude() && self.zero.is_empty() => Some((n, m)),
+            _ => None,
+        };
         for group in 0..groups {
             let block = &data[group * n * k * w..][..n * k * w];
             let whole = match local {
@@ -193,15 +189,20 @@ impl Masked {
             };
             let align = local.unwrap_or(1);
             let step = (TILE / inner.max(1)).max(1).next_multiple_of(align).min(outer.max(1));
-            let per_window = (WINDOW / (row * step).max(1)).max(1) * step;
+            let per_window = (RUN / (row * step).max(1)).max(1) * step;
             for from in (0..outer).step_by(per_window.max(1)) {
                 let rows = per_window.min(outer - from);
-                window.clear();
-                window.extend_from_slice(&block[from * row..(from + rows) * row]);
+                let mut window = out.buffer();
+                window.resize(rows * row, 0);
                 let zeros: Result<Vec<u64>> = window
                     .par_chunks_mut((step * row).max(1))
+                    .zip(block[from * row..].par_chunks((step * row).max(1)))
                     .enumerate()
-                    .map(|(i, part)| {
+                    .map(|(i, (part, source))| {
+                        part.copy_from_slice(&source[..part.len()]);
+                        if let Some(zeros) = short.and_then(|nm| largest::keep(part, elem, inner, transposed, nm)) {
+                            return Ok(zeros);
+                        }
                         let first = from + i * step;
                         let rows = part.len() / row.max(1);
                         let own;
@@ -223,7 +224,7 @@ impl Masked {
                     })
                     .collect();
                 tally.zeros += zeros?.into_iter().sum::<u64>();
-                if let Err(e) = out.write_all(&window) {
+                if let Err(e) = out.own(window) {
                     return Ok(Err(e));
                 }
             }

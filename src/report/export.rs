@@ -61,7 +61,10 @@ fn text(value: &Value) -> String {
 ///
 /// # Errors
 /// [`Error::Io`] with the path.
-pub fn write_whole(path: &std::path::Path, write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+pub fn write_whole(
+    path: &std::path::Path,
+    write: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<()>,
+) -> Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(std::path::Path::new("."));
     let at = |e| Error::io(path, e);
     // The temporary file's own name would only confuse: its kind of failure is the folder's.

@@ -133,17 +133,19 @@ impl Mask {
 
     /// Aligned tiles of `tile_rows × tile_cols` with at least one nonzero.
     pub fn occupied_tiles(&self, tile_rows: u64, tile_cols: u64) -> u64 {
-        let across = self.cols.div_ceil(tile_cols) as usize;
-        let mut hit = vec![false; across];
-        let mut total = 0;
-        for top in (0..self.rows).step_by(tile_rows as usize) {
+        self.occupied_by_row(tile_rows, tile_cols).sum()
+    }
+
+    /// The same for each row of tiles.
+    pub fn occupied_by_row(&self, tile_rows: u64, tile_cols: u64) -> impl Iterator<Item = u64> + '_ {
+        let mut hit = vec![false; self.cols.div_ceil(tile_cols) as usize];
+        (0..self.rows).step_by(tile_rows as usize).map(move |top| {
             hit.fill(false);
             for r in top..(top + tile_rows).min(self.rows) {
                 self.columns(r).for_each(|c| hit[(c / tile_cols) as usize] = true);
             }
-            total += hit.iter().filter(|&&h| h).count() as u64;
-        }
-        total
+            hit.iter().filter(|&&h| h).count() as u64
+        })
     }
 
     fn row(&self, row: u64) -> &[u64] {

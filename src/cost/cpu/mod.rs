@@ -16,12 +16,13 @@ mod traffic;
 use super::roofline::{Peaks, compulsory, dense as dense_macs, dtype, effectual};
 use super::{Bound, CostModel, Executed, Fallback, LayerCost, MacCount, Options, Timing, Traffic, default_interval};
 use crate::error::{Error, Result};
+use crate::lower::blocking;
 use crate::lower::{Attention, Lowered, Source, SparseGemm, Stream};
 use crate::pattern::SparsityPattern;
 use crate::profile::cpu_parameters::{CpuCalibration, CpuParameters};
 use crate::profile::{Device, Energy, Profile};
-use crate::sparsity::StorageFormat;
 use crate::sparsity::stats::Tile;
+use crate::sparsity::{StorageFormat, WeightStats};
 use crate::units::{Bytes, Cycles, Hertz, Seconds};
 use dense::Shape;
 use hierarchy::{Demand, Operand, Priced, Residency, Split, price};
@@ -133,7 +134,7 @@ impl CpuModel {
         let per_core = (groups / split.groups).ceil();
         let part_n = share_n / n;
         let sparse = !matches!(job.kernel, Kernel::Dense | Kernel::Direct);
-        let skew = if sparse && split.n > 1.0 { g.weights.imbalance(split.n as u64) } else { 1.0 };
+        let skew = if sparse { skew(&g.weights, job.kernel, split.n as u64) } else { 1.0 };
         let share = part_n * skew;
         // The fullest core sets the pace; bytes of all cores together count each share as full as it is.
         let split = Split { groups: groups / per_core, n: n / share_n, m: m / share_m };
@@ -364,6 +365,25 @@ fn resident(op: &Lowered) -> Bytes {
         Lowered::Attention(a) => a.resident,
         Lowered::Stream(s) => s.resident,
     }
+}
+
+/// Stored blocks of the fullest core over the mean. Kernels give every thread about as many, in whole windows of block
+/// rows, so what is left of a mask's uneven rows is what one window holds; a pattern without a mask is even.
+fn skew(weights: &WeightStats, kernel: Kernel, threads: u64) -> f64 {
+    let (rows, cols) = match kernel {
+        Kernel::Csr => (1, 1),
+        Kernel::Bsr { rows, cols } | Kernel::Tiles { rows, cols } => (rows, cols),
+        Kernel::Dense | Kernel::Direct | Kernel::Nm { .. } | Kernel::Vnm { .. } => return 1.0,
+    };
+    let Some(mask) = weights.mask().filter(|_| threads > 1) else { return 1.0 };
+    let stored: Vec<usize> = mask.occupied_by_row(rows, cols).map(|blocks| blocks as usize).collect();
+    let window = blocking::window(stored.len() as u64, rows, threads) as usize;
+    let windows: Vec<&[usize]> = stored.chunks(window).collect();
+    let blocks = |w: &[usize]| w.iter().sum::<usize>();
+    let shares = blocking::shares(windows.iter().map(|w| w.len() + blocks(w)), threads as usize);
+    let most = shares.into_iter().map(|s| windows[s].iter().map(|w| blocks(w)).sum::<usize>()).max().unwrap_or(0);
+    let mean = blocks(&stored) as f64 / threads as f64;
+    if mean > 0.0 { most as f64 / mean } else { 1.0 }
 }
 
 /// Threads over groups first, then over outputs, then over rows of activations, in units worth a thread.
