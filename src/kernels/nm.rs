@@ -11,8 +11,9 @@
 //!         kept weight                                  values and codes stream by; activations from L1
 //! ```
 //!
-//! One column ([`super::nm_column`]): four rows at a time, stored chunk by chunk together; K in chunks, whose activations are brought to the lanes by a
-//! permutation of registers. Groups of more than 16 kept weights or 65,536 columns are stored as CSR.
+//! One column ([`super::nm_column`]): four rows at a time, stored chunk by chunk together; K in chunks, whose activations are
+//! brought to the lanes by a permutation of registers. Groups of more than 16 kept weights or 65,536 columns, and for one
+//! column those whose chunks span more than the registers hold, are stored as CSR.
 
 use super::aligned::Buffer;
 use super::balance::{scatter, shares};
@@ -23,12 +24,12 @@ use super::nm_column;
 use super::panel::{Panel, TILE_ROWS, panels, through_tiles};
 use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
 use crate::error::{Error, Result};
-use crate::lower::blocking::block_k;
+use crate::lower::blocking::{NM_CHUNK, block_k, permutes};
 use crate::pattern::SparsityPattern;
 use std::ops::Range;
 
 /// Values of a chunk.
-pub(super) const CHUNK: usize = 16;
+pub(super) const CHUNK: usize = NM_CHUNK as usize;
 
 /// `N:M`, and `V:N:M` row by row.
 pub struct Nm {
@@ -57,7 +58,8 @@ impl Kernel for Nm {
         let group = group.min(weights.k.max(1) as u64) as usize;
         let kept = kept.min(group as u64) as usize;
         check_groups(weights, pattern, kept, group)?;
-        if kept > CHUNK || group > 1 << 16 {
+        let permutes = permutes(kept as u64, group as u64);
+        if kept > CHUNK || group > 1 << 16 || (columns == 1 && !permutes) {
             return Ok(Box::new(Rows(Blocks::pack(self.isa, weights, (1, 1), columns))));
         }
         Ok(Box::new(Groups::pack(self.isa, weights, kept, group, columns)))

@@ -1,5 +1,5 @@
 //! N:M times one column: sixteen kept weights are a vector, and their activations come to its lanes by a permutation of
-//! the registers that hold the chunk's columns (up to 64), by a gather where a chunk has more.
+//! the registers that hold the chunk's columns, up to 64.
 
 use super::Isa;
 use super::nm::{CHUNK, Chunks, Groups};
@@ -66,10 +66,9 @@ mod avx512 {
     use std::arch::x86_64::*;
     use std::ops::Range;
 
-    /// Columns of a chunk that two registers hold, that four hold, or any number.
+    /// Registers that hold the columns of a chunk.
     const TWO: usize = 2;
     const FOUR: usize = 4;
-    const GATHER: usize = 0;
 
     /// Chunks from one that is computed to one that is asked for: their rows are too short for the hardware to see far.
     const AHEAD: usize = 64;
@@ -82,11 +81,10 @@ mod avx512 {
                 (2, 33..=64) => strips::<2, FOUR>(groups, block, rows, x, y),
                 (4, ..=32) => strips::<4, TWO>(groups, block, rows, x, y),
                 (4, 33..=64) => strips::<4, FOUR>(groups, block, rows, x, y),
-                (4, _) => strips::<4, GATHER>(groups, block, rows, x, y),
                 (8, ..=32) => strips::<8, TWO>(groups, block, rows, x, y),
                 (8, 33..=64) => strips::<8, FOUR>(groups, block, rows, x, y),
-                (8, _) => strips::<8, GATHER>(groups, block, rows, x, y),
-                _ => strips::<16, GATHER>(groups, block, rows, x, y),
+                // Packed for more columns than there are: CSR would be sooner done.
+                _ => super::plain(groups, block, rows, x, y),
             }
         }
     }
@@ -135,7 +133,7 @@ mod avx512 {
     ) -> [f32; R] {
         let Chunks { count, step, .. } = first;
         let bytes = CHUNK * BITS / 8;
-        debug_assert!(x.len() >= count * span && (REGISTERS == GATHER || x.len() + span >= count * span + 64));
+        debug_assert!(x.len() >= count * span && x.len() + span >= count * span + 64);
         // SAFETY: `padded` made every chunk's columns readable, 64 from the last chunk's first at least.
         unsafe {
             let mut sums = [_mm512_setzero_ps(); R];
@@ -146,13 +144,12 @@ mod avx512 {
                         let (a, b) = (_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16)));
                         [a, b, a, b]
                     }
-                    FOUR => [
+                    _ => [
                         _mm512_loadu_ps(x),
                         _mm512_loadu_ps(x.add(16)),
                         _mm512_loadu_ps(x.add(32)),
                         _mm512_loadu_ps(x.add(48)),
                     ],
-                    _ => [_mm512_setzero_ps(); 4],
                 };
                 _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD * bytes).cast());
                 for (row, sum) in sums.iter_mut().enumerate() {
@@ -161,12 +158,11 @@ mod avx512 {
                     let places = _mm512_add_epi32(self::codes::<BITS>(codes.add(row * bytes)), starts);
                     let activations = match REGISTERS {
                         TWO => _mm512_permutex2var_ps(columns[0], places, columns[1]),
-                        FOUR => _mm512_mask_blend_ps(
+                        _ => _mm512_mask_blend_ps(
                             _mm512_test_epi32_mask(places, _mm512_set1_epi32(32)),
                             _mm512_permutex2var_ps(columns[0], places, columns[1]),
                             _mm512_permutex2var_ps(columns[2], places, columns[3]),
                         ),
-                        _ => _mm512_i32gather_ps::<4>(places, x),
                     };
                     *sum = _mm512_fmadd_ps(_mm512_loadu_ps(values), activations, *sum);
                 }

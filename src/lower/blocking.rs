@@ -97,6 +97,15 @@ pub fn shares(work: impl Iterator<Item = usize>, threads: usize) -> Vec<Range<us
     shares
 }
 
+/// Kept weights of N:M in a vector of its kernel.
+pub const NM_CHUNK: u64 = 16;
+
+/// Whether the groups of `n` kept weights of `m` that fill a vector span few enough columns to bring their activations to
+/// them by permuting registers, where there is a single column of activations. Others are stored as CSR for it.
+pub fn permutes(n: u64, m: u64) -> bool {
+    n > 0 && n <= NM_CHUNK && NM_CHUNK / n * m <= 64
+}
+
 /// Length of a block of K for blocks of `rows` × `cols` weights, `density` of them stored, and `m` columns.
 ///
 /// Minimises what a row costs in cycles, by what was measured on Zen 5 (1024 × 1024 weights at five densities, 32 to 128

@@ -3,7 +3,7 @@
 use super::machine::Unit;
 use crate::cost::{Executed, Fallback};
 use crate::dtype::DType;
-use crate::lower::{Source, SparseGemm};
+use crate::lower::{Source, SparseGemm, blocking};
 use crate::pattern::SparsityPattern;
 use crate::sparsity::StorageFormat;
 
@@ -104,6 +104,10 @@ pub(super) fn select(g: &SparseGemm, unit: Unit) -> (Kernel, Executed) {
         }
         _ if !fp32 => dense(Some(Fallback::DType { pattern, dtype: g.dtype })),
         StorageFormat::Csr => sparse(Kernel::Csr, "CSR, K-blocked"),
+        StorageFormat::Nm { n, m } if g.gemm.m == 1 && !blocking::permutes(n, m) => {
+            let (kernel, executed) = sparse(Kernel::Csr, "N:M as CSR");
+            (kernel, Executed { format: StorageFormat::Csr, ..executed })
+        }
         StorageFormat::Nm { n, m } => sparse(Kernel::Nm { n, m }, "N:M rows"),
         StorageFormat::Vnm { v, n, m } => sparse(Kernel::Vnm { v, n, m }, "V:N:M strips"),
         StorageFormat::Bsr { rows, cols } => sparse(Kernel::Bsr { rows, cols }, "BSR"),
