@@ -85,7 +85,7 @@ pub struct Schedule {
     #[arg(long, default_value_t = 32)]
     batch: usize,
     /// Learning rate at the beginning
-    #[arg(long, default_value_t = 0.1)]
+    #[arg(long, default_value_t = 0.2)]
     rate: f64,
 }
 
