@@ -125,7 +125,11 @@ struct Outcome {
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     for path in args.output.iter().chain(&args.compact) {
         let ending = path.extension().and_then(|e| e.to_str());
-        ensure!(matches!(ending, Some("onnx" | "safetensors")), "{}: files end in .onnx or .safetensors", path.display());
+        ensure!(
+            matches!(ending, Some("onnx" | "safetensors")),
+            "{}: files end in .onnx or .safetensors",
+            path.display()
+        );
     }
     let data = args.data.load()?;
     let text = args.network.clone();

@@ -87,9 +87,26 @@ impl Study {
     pub fn csv(&self, out: &mut dyn std::io::Write) -> std::io::Result<()> {
         let mut rows = csv::Writer::from_writer(out);
         let fixed = [
-            "data", "network", "method", "family", "strength", "seeds", "accuracy_pct", "accuracy_sd", "zeros_pct",
-            "zeros_fewest", "zeros_most", "below_1e3_pct", "subnormals", "zero_inputs", "zero_units_pct", "compact_seed0", "compact_macs_pct",
-            "compact_accuracy_pct", "compact_largest_difference", "batch",
+            "data",
+            "network",
+            "method",
+            "family",
+            "strength",
+            "seeds",
+            "accuracy_pct",
+            "accuracy_sd",
+            "zeros_pct",
+            "zeros_fewest",
+            "zeros_most",
+            "below_1e3_pct",
+            "subnormals",
+            "zero_inputs",
+            "zero_units_pct",
+            "compact_seed0",
+            "compact_macs_pct",
+            "compact_accuracy_pct",
+            "compact_largest_difference",
+            "batch",
         ];
         let mut head: Vec<String> = fixed.map(String::from).to_vec();
         for m in &self.machines {

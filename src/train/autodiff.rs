@@ -35,10 +35,7 @@ fn failed(error: candle_core::Error) -> Error {
 }
 
 /// Every layer's weights `[out, in]` or `[out, in, side, side]` and biases `[out]`.
-fn tensors<T>(
-    network: &Network,
-    make: impl Fn(Tensor) -> candle_core::Result<T>,
-) -> candle_core::Result<Vec<(T, T)>> {
+fn tensors<T>(network: &Network, make: impl Fn(Tensor) -> candle_core::Result<T>) -> candle_core::Result<Vec<(T, T)>> {
     network
         .layers
         .iter()
@@ -80,12 +77,7 @@ fn forward(network: &Network, parameters: &[(Tensor, Tensor)], inputs: &[f32]) -
     Ok(x)
 }
 
-fn differentiate(
-    network: &Network,
-    inputs: &[f32],
-    labels: &[u32],
-    gradient: &mut [f32],
-) -> candle_core::Result<f64> {
+fn differentiate(network: &Network, inputs: &[f32], labels: &[u32], gradient: &mut [f32]) -> candle_core::Result<f64> {
     let variables = tensors(network, |t| Var::from_tensor(&t))?;
     let parameters: Vec<_> = variables.iter().map(|(w, b)| (w.as_tensor().clone(), b.as_tensor().clone())).collect();
     let logits = forward(network, &parameters, inputs)?;

@@ -99,8 +99,8 @@ fn fold(network: &mut Network) -> Kept {
         // An extent of zero is no layer: one dead unit, all zeros, stands for them.
         if kept.is_empty() { vec![0] } else { kept }
     };
-    let unread: Vec<bool> = layers.first().map_or(Vec::new(), |l| {
-        (0..l.units_before()).map(|u| l.column(u).into_iter().all(|i| w[i] == 0.0)).collect()
-    });
+    let unread: Vec<bool> = layers
+        .first()
+        .map_or(Vec::new(), |l| (0..l.units_before()).map(|u| l.column(u).into_iter().all(|i| w[i] == 0.0)).collect());
     Kept { inputs: alive(&unread), units: dead.iter().map(|d| alive(d)).collect() }
 }

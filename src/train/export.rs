@@ -97,7 +97,10 @@ pub fn safetensors(network: &Network) -> Result<Vec<u8>> {
     if let Some(s) = &network.selected {
         let features: Vec<String> = s.features.iter().map(usize::to_string).collect();
         // One entry: the order of several would not be the same in every run.
-        metadata = HashMap::from([("network".to_owned(), format!("{} of features {}", network.describe(), features.join(",")))]);
+        metadata = HashMap::from([(
+            "network".to_owned(),
+            format!("{} of features {}", network.describe(), features.join(",")),
+        )]);
     }
     ::safetensors::serialize(views, Some(metadata)).map_err(bad)
 }

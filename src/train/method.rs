@@ -52,11 +52,26 @@ pub const METHODS: [(Method, &str, bool, &str); 23] = [
     (Method::SmoothGroup, "smooth-group", false, "smoothing group lasso on outgoing weights, a = 0.01"),
     (Method::Group, "group", false, "group lasso on outgoing weights and biases by its prox"),
     (Method::GroupIncoming, "group-incoming", false, "group lasso on incoming weights by its prox"),
-    (Method::GroupJoint, "group-joint", false, "group lasso on incoming weights, bias and outgoing weights together by its prox"),
+    (
+        Method::GroupJoint,
+        "group-joint",
+        false,
+        "group lasso on incoming weights, bias and outgoing weights together by its prox",
+    ),
     (Method::SparseGroup, "sparse-group", false, "sparse group lasso on outgoing weights by its prox, alpha = 0.5"),
-    (Method::NoisyGroup, "noisy-group", false, "group lasso on outgoing weights by its prox, gradients at weights with noise of 0.02"),
+    (
+        Method::NoisyGroup,
+        "noisy-group",
+        false,
+        "group lasso on outgoing weights by its prox, gradients at weights with noise of 0.02",
+    ),
     (Method::Ssl, "ssl", false, "SSL's filters, channels and filter shapes by their prox"),
-    (Method::ProxSparse, "proxsparse", false, "ProxSparse's 2:4 regularizer by its prox, the two largest of four kept at the end"),
+    (
+        Method::ProxSparse,
+        "proxsparse",
+        false,
+        "ProxSparse's 2:4 regularizer by its prox, the two largest of four kept at the end",
+    ),
     (Method::StraightThrough, "sr-ste", false, "2:4 masks with straight-through gradients (SR-STE)"),
     (Method::Spartan, "spartan", true, "Spartan's soft top-k over elements"),
     (Method::SpartanUnits, "spartan-units", true, "Spartan's soft top-k over the rows of hidden units"),
@@ -131,9 +146,11 @@ impl Regularizer {
         }
         let layers = network.layers.clone();
         let groups = match method {
-            Method::Group | Method::GroupSubgradient | Method::SmoothGroup | Method::SparseGroup | Method::NoisyGroup => {
-                structure::outgoing(&layers)
-            }
+            Method::Group
+            | Method::GroupSubgradient
+            | Method::SmoothGroup
+            | Method::SparseGroup
+            | Method::NoisyGroup => structure::outgoing(&layers),
             Method::GroupIncoming => structure::incoming(&layers),
             Method::GroupJoint => structure::joint(&layers),
             Method::Ssl => {

@@ -63,7 +63,9 @@ impl Network {
         let bad = |reason: String| Error::argument("--network", format!("`{text}`: {reason}"));
         let count = |t: &str| {
             let n = t.parse::<usize>().ok().filter(|n| (1..=1 << 16).contains(n));
-            n.ok_or_else(|| bad(format!("`{t}` is no extent from 1 to 65536; write e.g. 64-128-64-10 or 1x8x8-16c3-p2-10")))
+            n.ok_or_else(|| {
+                bad(format!("`{t}` is no extent from 1 to 65536; write e.g. 64-128-64-10 or 1x8x8-16c3-p2-10"))
+            })
         };
         let mut parts = text.split('-');
         let input: Vec<usize> = parts.next().unwrap_or_default().split('x').map(count).collect::<Result<_>>()?;

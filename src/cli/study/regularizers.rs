@@ -108,7 +108,9 @@ fn family(method: Method) -> &'static str {
         | Method::NoisyGroup
         | Method::Ssl => GROUPS,
         Method::ProxSparse | Method::StraightThrough => "2:4",
-        Method::Spartan | Method::SpartanUnits | Method::Obd | Method::Gradual | Method::RigL | Method::SRigL => "masks",
+        Method::Spartan | Method::SpartanUnits | Method::Obd | Method::Gradual | Method::RigL | Method::SRigL => {
+            "masks"
+        }
     }
 }
 
@@ -207,7 +209,14 @@ fn train(args: &Args, data: &Split, text: &str, (method, strength, seed): (Metho
     let after = autodiff::logits(&small, &small.select(&data.test.inputs))?;
     let difference = before.iter().zip(&after).map(|(a, b)| f64::from((a - b).abs())).fold(0.0, f64::max);
     let (accuracy, structure) = found.map_or((0.0, audit::Structure::default()), |p| (p.accuracy, p.structure));
-    Ok(Trained { accuracy, structure, compact_accuracy: audit::accuracy(&small, &data.test)?, whole, small, difference })
+    Ok(Trained {
+        accuracy,
+        structure,
+        compact_accuracy: audit::accuracy(&small, &data.test)?,
+        whole,
+        small,
+        difference,
+    })
 }
 
 fn cell(method: Method, strength: f64, trained: &[Trained]) -> Cell {
@@ -292,16 +301,11 @@ fn way(name: &'static str, network: &Network, batch: u64, rule: Rule<'_>) -> Res
 
 /// Means over networks of the fastest way of each, and the way that is fastest most often.
 fn fastest(times: &[Vec<(f64, &'static str)>]) -> Timed {
-    let best: Vec<(f64, &str)> = times
-        .iter()
-        .filter_map(|ways| ways.iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|(t, n)| (*t, *n)))
-        .collect();
+    let best: Vec<(f64, &str)> =
+        times.iter().filter_map(|ways| ways.iter().min_by(|a, b| a.0.total_cmp(&b.0)).map(|(t, n)| (*t, *n))).collect();
     let votes = |name: &str| best.iter().filter(|(_, n)| *n == name).count();
     let way = best.iter().map(|(_, n)| *n).max_by_key(|n| votes(n)).unwrap_or("dense");
-    Timed {
-        seconds: best.iter().map(|(t, _)| t).sum::<f64>() / best.len().max(1) as f64,
-        way: way.to_owned(),
-    }
+    Timed { seconds: best.iter().map(|(t, _)| t).sum::<f64>() / best.len().max(1) as f64, way: way.to_owned() }
 }
 
 fn options(machine: &Machine) -> Options {

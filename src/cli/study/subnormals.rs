@@ -86,7 +86,13 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         write_whole(path, |to| {
             let mut csv = csv::Writer::from_writer(to);
             csv.write_record([
-                "step", "largest_weight", "subnormal_pct", "zero_pct", "product_us", "flushed_us", "slowdown",
+                "step",
+                "largest_weight",
+                "subnormal_pct",
+                "zero_pct",
+                "product_us",
+                "flushed_us",
+                "slowdown",
             ])?;
             for (row, ..) in &rows {
                 csv.write_record(row)?;
