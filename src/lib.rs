@@ -21,5 +21,7 @@ pub mod report;
 pub mod search;
 pub mod simulate;
 pub mod sparsity;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod units;
 pub mod workload;

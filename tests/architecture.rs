@@ -23,6 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("simulate", &["cost", "lower", "profile", "sparsity", "kernels"]),
     ("bench", &["lower", "sparsity", "profile", "kernels", "workload"]),
     ("calibrate", &["bench", "cost", "lower", "profile", "sparsity", "workload"]),
+    ("train", &["prune", "sparsity", "workload"]),
     ("search", &["cost", "lower", "profile", "sparsity", "workload"]),
 ];
 

@@ -20,7 +20,11 @@ mod search;
 mod search_folder;
 mod shell;
 mod simulate;
+#[cfg(feature = "train")]
+mod study;
 mod sweep;
+#[cfg(feature = "train")]
+mod train;
 mod validate;
 mod workload;
 mod workloads;
@@ -63,6 +67,12 @@ enum Command {
     Bench(bench::Args),
     /// Run a network's products on this machine, predicted beside measured
     Run(run::Args),
+    /// Train a small network under a regularizer, and remove what it made zero
+    #[cfg(feature = "train")]
+    Train(train::Args),
+    /// Experiments from training to time
+    #[cfg(feature = "train")]
+    Study(study::Args),
     /// Fit a model's constants to measurements
     Calibrate(calibrate::Args),
     /// Step through one operation cycle by cycle, with real numbers
@@ -96,6 +106,10 @@ impl Cli {
             Command::Validate(args) => validate::run(args, &mut out)?,
             Command::Bench(args) => bench::run(args)?,
             Command::Run(args) => run::run(args, &mut out)?,
+            #[cfg(feature = "train")]
+            Command::Train(args) => train::run(args, &mut out)?,
+            #[cfg(feature = "train")]
+            Command::Study(args) => study::run(args, &mut out)?,
             Command::Calibrate(args) => calibrate::run(args)?,
             Command::Simulate(args) => simulate::run(args, &mut out)?,
             Command::Import(args) => import::run(args, &mut out)?,

@@ -163,7 +163,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
 }
 
 /// A product of the network and what it is predicted to cost.
-struct Asked {
+pub(super) struct Asked {
     layer: String,
     /// Which of its layer's products.
     at: usize,
@@ -172,10 +172,10 @@ struct Asked {
 }
 
 /// A layer with arithmetic that no kernel here does, and why.
-type LeftOut = (String, String);
+pub(super) type LeftOut = (String, String);
 
 /// The products that kernels run, in order, and the layers with arithmetic that none does.
-fn products(
+pub(super) fn products(
     graph: &Graph,
     assignment: &Assignment,
     masks: &Masks,
@@ -220,7 +220,7 @@ fn products(
 }
 
 /// The product with its weights: the file's under their mask where both are known, else seeded ones of the pattern.
-fn product(a: &Asked, masks: &Masks, model: Option<&Model>, seed: u64) -> Result<Product> {
+pub(super) fn product(a: &Asked, masks: &Masks, model: Option<&Model>, seed: u64) -> Result<Product> {
     let gemm = a.op.gemm;
     let executed = &a.cost.executed;
     let mask = masks.get(&a.layer).and_then(|m| m.get(a.at)).filter(|_| gemm.groups == 1);

@@ -16,6 +16,7 @@ pub mod quality;
 pub mod ratio;
 pub mod row;
 pub mod sections;
+pub mod study;
 pub mod sweep;
 pub mod table;
 pub mod validation;
