@@ -81,8 +81,8 @@ fn faster(profile: &Profile, x: f64) -> Profile {
     p.memory.latency = p.memory.latency.map(|l| l / x);
     if let Device::Gpu(gpu) = &mut p.device {
         gpu.launch = gpu.launch / x;
-        // Power is energy per operation times the rate.
-        gpu.tdp = gpu.tdp.map(|w| w * x);
+        // Power is energy per operation times the rate, and the energy grows with the square of the clock's voltage.
+        gpu.tdp = gpu.tdp.map(|w| w * x.powi(3));
     }
     p
 }

@@ -25,7 +25,7 @@ pub struct Args {
     #[command(flatten)]
     workload: super::workload::Source,
     /// One matrix product MxNxK instead of a network
-    #[arg(long, conflicts_with = "workload")]
+    #[arg(long, conflicts_with_all = ["workload", "saliency"])]
     gemm: Option<String>,
     /// Independent products of that shape
     #[arg(long, default_value_t = 1, requires = "gemm")]

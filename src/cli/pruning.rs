@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 pub struct Pruning {
     /// Choose masks from the network's own weights by this criterion: magnitude (l1), l2, obd, wanda, sparsegpt, bn,
     /// taylor, random
-    #[arg(long, value_name = "CRITERION", conflicts_with = "gemm")]
+    #[arg(long, value_name = "CRITERION")]
     saliency: Option<Criterion>,
     /// Statistics of calibration inputs: .npz with arrays LAYER:x, :norms, :h, :g or :gamma
     #[arg(long, value_name = "NPZ", requires = "saliency")]

@@ -194,66 +194,18 @@ impl Blocks {
             // SAFETY: an Isa beyond Portable is only used where it was detected; plain vectors need nothing.
             Isa::Portable => unsafe { self.column_with::<Plain>(x, share, part) },
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => unsafe { self.column_avx2(x, share, part) },
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => unsafe { self.column_avx512(x, share, part) },
+            Isa::Avx2 | Isa::Avx512 => unsafe { self.column_avx2(x, share, part) },
             #[cfg(not(target_arch = "x86_64"))]
             Isa::Avx2 | Isa::Avx512 => unsafe { self.column_with::<Plain>(x, share, part) },
         });
     }
 
+    /// A strip has eight rows, so vectors of eight serve AVX-512 too.
     #[cfg(target_arch = "x86_64")]
     #[target_feature(enable = "avx2,fma")]
     unsafe fn column_avx2(&self, x: &[f32], share: Range<usize>, y: &mut [f32]) {
+        // SAFETY: the caller's.
         unsafe { self.column_with::<super::lanes::Ymm>(x, share, y) }
-    }
-
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn column_avx512(&self, x: &[f32], share: Range<usize>, y: &mut [f32]) {
-        if self.rows == 1 && self.cols == 1 {
-            // SAFETY: the caller's.
-            return unsafe { self.gathered(x, share, y) };
-        }
-        // A strip has eight rows, so its vectors are those of AVX2.
-        unsafe { self.column_with::<super::lanes::Ymm>(x, share, y) }
-    }
-
-    /// CSR times one column: sixteen activations a gather, the last ones of a row under a mask.
-    #[cfg(target_arch = "x86_64")]
-    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    unsafe fn gathered(&self, x: &[f32], share: Range<usize>, y: &mut [f32]) {
-        use std::arch::x86_64::*;
-        y.fill(0.0);
-        for (block, first) in (0..self.k).step_by(self.block_k).enumerate() {
-            let x = x[self.base(first)..].as_ptr();
-            let places = block * self.n;
-            for at in places + share.start..places + share.end {
-                let stored = self.range(at);
-                let (index, values) = (&self.index[stored.clone()], &self.values[stored]);
-                let y = &mut y[self.order[at] as usize - share.start];
-                // SAFETY: every index is within the activations of the block, and masked lanes are not touched.
-                unsafe {
-                    let mut sums = [_mm512_setzero_ps(); 2];
-                    let whole = index.len() / 16 * 16;
-                    for at in (0..whole).step_by(16) {
-                        let places = _mm512_cvtepu16_epi32(_mm256_loadu_si256(index.as_ptr().add(at).cast()));
-                        let value = _mm512_loadu_ps(values.as_ptr().add(at));
-                        sums = [sums[1], _mm512_fmadd_ps(value, _mm512_i32gather_ps::<4>(places, x), sums[0])];
-                    }
-                    if whole < index.len() {
-                        let mask = (1u16 << (index.len() - whole)) - 1;
-                        let places = _mm256_maskz_loadu_epi16(mask, index.as_ptr().add(whole).cast());
-                        let places = _mm512_cvtepu16_epi32(places);
-                        let zero = _mm512_setzero_ps();
-                        let taken = _mm512_mask_i32gather_ps::<4>(zero, mask, places, x);
-                        let value = _mm512_maskz_loadu_ps(mask, values.as_ptr().add(whole));
-                        sums[0] = _mm512_fmadd_ps(value, taken, sums[0]);
-                    }
-                    *y += _mm512_reduce_add_ps(_mm512_add_ps(sums[0], sums[1]));
-                }
-            }
-        }
     }
 
     /// # Safety
@@ -264,6 +216,15 @@ impl Blocks {
         for (block, first) in (0..self.k).step_by(self.block_k).enumerate() {
             let x = &x[self.base(first)..];
             let places = block * self.block_rows();
+            if self.rows * self.cols == 1 {
+                for at in places + share.start..places + share.end {
+                    let stored = self.range(at);
+                    let row = self.order[at] as usize - share.start;
+                    // SAFETY: the caller's, and every index is within the activations of the block.
+                    y[row] += unsafe { V::sparse(&self.index[stored.clone()], &self.values[stored], x) };
+                }
+                continue;
+            }
             for at in places + share.start..places + share.end {
                 let block_row = self.order[at] as usize;
                 let row = (block_row - share.start) * self.rows;
@@ -279,7 +240,6 @@ impl Blocks {
                         8 => unsafe { eight::<V>(index, values, self.cols, x, y) },
                         4 => single::<4>(index, values, self.cols, x, y),
                         2 => single::<2>(index, values, self.cols, x, y),
-                        _ if self.cols == 1 => y[0] += dot(index, values, x),
                         _ => single::<1>(index, values, self.cols, x, y),
                     }
                     inside += height;
@@ -482,24 +442,6 @@ fn single<const H: usize>(index: &[u16], values: &[f32], cols: usize, x: &[f32],
     for (h, y) in y.iter_mut().enumerate() {
         *y += (sums[0][h] + sums[1][h]) + (sums[2][h] + sums[3][h]);
     }
-}
-
-/// A sparse row against one column.
-#[inline(always)]
-fn dot(index: &[u16], values: &[f32], x: &[f32]) -> f32 {
-    const U: usize = 8;
-    let mut sums = [0.0f32; U];
-    let (indices, last) = index.as_chunks::<U>();
-    let (chunks, rest) = values[..index.len()].as_chunks::<U>();
-    for (index, values) in indices.iter().zip(chunks) {
-        for u in 0..U {
-            sums[u] += values[u] * x[index[u] as usize];
-        }
-    }
-    for (&i, v) in last.iter().zip(rest) {
-        sums[0] += v * x[i as usize];
-    }
-    sums.iter().sum()
 }
 
 /// Heights of the strips that `rows` are cut into: eights, then what is left as 4, 2, 1.

@@ -32,6 +32,27 @@ pub(super) trait Lanes: Copy {
         }
         values[0]
     }
+
+    /// Products of as many values with the activations at their indices, summed.
+    ///
+    /// # Safety
+    /// As of the trait, and every index is within `x`.
+    #[inline(always)]
+    unsafe fn sparse(index: &[u16], values: &[f32], x: &[f32]) -> f32 {
+        const U: usize = 8;
+        let mut sums = [0.0f32; U];
+        let (indices, last) = index.as_chunks::<U>();
+        let (chunks, rest) = values.as_chunks::<U>();
+        for (index, values) in indices.iter().zip(chunks) {
+            for u in 0..U {
+                sums[u] += values[u] * x[index[u] as usize];
+            }
+        }
+        for (&i, v) in last.iter().zip(rest) {
+            sums[0] += v * x[i as usize];
+        }
+        sums.iter().sum()
+    }
 }
 
 /// Repeats a statement for every index below a constant of at most eight. A loop over an array of vectors leaves it to
@@ -132,6 +153,53 @@ mod x86 {
         #[inline(always)]
         unsafe fn add(self, other: Self) -> Self {
             unsafe { Self(_mm256_add_ps(self.0, other.0)) }
+        }
+
+        /// Activations are brought one by one: four loads and three shuffles make a vector sooner than a gather does.
+        #[inline(always)]
+        unsafe fn sparse(index: &[u16], values: &[f32], x: &[f32]) -> f32 {
+            debug_assert!(index.len() == values.len() && index.iter().all(|&i| usize::from(i) < x.len()));
+            let (fours, few) = index.as_chunks::<4>();
+            let (rounds, last) = fours.as_chunks::<4>();
+            let (mut v, x) = (values.as_ptr(), x.as_ptr());
+            // SAFETY: the caller's: indices are within `x`, and there is a value for each.
+            unsafe {
+                let mut sums = [_mm_setzero_ps(); 4];
+                for round in rounds {
+                    _mm_prefetch::<_MM_HINT_T0>(round.as_ptr().wrapping_add(AHEAD / 4).cast());
+                    _mm_prefetch::<_MM_HINT_T0>(v.wrapping_add(AHEAD).cast());
+                    super::unrolled!(4, u, {
+                        sums[u] = _mm_fmadd_ps(_mm_loadu_ps(v.add(4 * u)), four(&round[u], x), sums[u]);
+                    });
+                    v = v.add(16);
+                }
+                for index in last {
+                    sums[0] = _mm_fmadd_ps(_mm_loadu_ps(v), four(index, x), sums[0]);
+                    v = v.add(4);
+                }
+                let mut rest = 0.0;
+                for &i in few {
+                    rest += *v * *x.add(usize::from(i));
+                    v = v.add(1);
+                }
+                let sum = _mm_add_ps(_mm_add_ps(sums[0], sums[1]), _mm_add_ps(sums[2], sums[3]));
+                let sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
+                rest + _mm_cvtss_f32(sum) + _mm_cvtss_f32(_mm_shuffle_ps::<1>(sum, sum))
+            }
+        }
+    }
+
+    /// Weights from those that are multiplied to those that are asked for: rows are too short for the hardware to see far.
+    const AHEAD: usize = 512;
+
+    /// The activations at four indices.
+    #[inline(always)]
+    unsafe fn four(index: &[u16; 4], x: *const f32) -> __m128 {
+        let [a, b, c, d] = *index;
+        // SAFETY: the caller's: the indices are within the activations.
+        unsafe {
+            let at = |i: u16| _mm_load_ss(x.add(usize::from(i)));
+            _mm_movelh_ps(_mm_unpacklo_ps(at(a), at(b)), _mm_unpacklo_ps(at(c), at(d)))
         }
     }
 

@@ -11,7 +11,7 @@
 //!         kept weight                                  values and codes stream by; activations from L1
 //! ```
 //!
-//! One column ([`super::nm_column`]): four rows at a time; K in chunks, whose activations are brought to the lanes by a
+//! One column ([`super::nm_column`]): four rows at a time, stored chunk by chunk together; K in chunks, whose activations are brought to the lanes by a
 //! permutation of registers. Groups of more than 16 kept weights or 65,536 columns are stored as CSR.
 
 use super::aligned::Buffer;
@@ -95,17 +95,30 @@ pub(super) struct Groups {
     pub span: usize,
     /// Chunks of a row in a block of K; in the last block fewer.
     block: usize,
-    /// `[blocks of K, rows, chunks, 16]`.
+    /// Rows that are stored chunk by chunk together, so that a strip's weights are one stream.
+    strip: usize,
+    /// `[blocks of K, strips, chunks, rows of a strip, 16]`.
     values: Buffer,
     /// As `values`, `bits` each.
     codes: Vec<u8>,
 }
 
-/// A row's chunks in one block of K.
+/// Where a row's first chunk of the block of K of `count` chunks that begins at chunk `first` is, of `n` rows in strips of
+/// `strip`, and how many chunks after it the next.
+fn place(n: usize, strip: usize, (first, count): (usize, usize), row: usize) -> (usize, usize) {
+    let top = row / strip * strip;
+    (first * n + top * count + (row - top), strip.min(n - top))
+}
+
+/// A row's chunks in one block of K: from the first to the last, with those of other rows between them.
 #[derive(Clone, Copy)]
 pub(super) struct Chunks<'a> {
     pub values: &'a [f32],
     pub codes: &'a [u8],
+    /// How many.
+    pub count: usize,
+    /// Chunks from one of the row's to its next.
+    pub step: usize,
 }
 
 impl Groups {
@@ -126,12 +139,15 @@ impl Groups {
             _ => (block_k(k as u64, 1, 1, density, columns as u64, isa.vectors()) as usize).div_ceil(span),
         }
         .clamp(1, chunks.max(1));
+        let strip = if columns == 1 { nm_column::STRIP } else { 1 };
         let mut values = Buffer::zeros(n * chunks * CHUNK);
         let mut codes = vec![0u8; n * chunks * CHUNK * bits / 8];
-        let mut at = 0;
         for first in (0..chunks).step_by(block) {
-            for row in (0..n).map(|r| &all[r * k..][..k]) {
-                for chunk in first..(first + block).min(chunks) {
+            let count = block.min(chunks - first);
+            for (r, row) in (0..n).map(|r| (r, &all[r * k..][..k])) {
+                let (from, step) = place(n, strip, (first, count), r);
+                for chunk in first..first + count {
+                    let at = from + (chunk - first) * step;
                     let columns = row[chunk * span..].chunks(group).take(per);
                     for (g, columns) in columns.enumerate() {
                         let nonzero = columns.iter().enumerate().filter(|(_, v)| **v != 0.0);
@@ -145,11 +161,10 @@ impl Groups {
                             }
                         }
                     }
-                    at += 1;
                 }
             }
         }
-        Self { isa, n, k, kept, group, bits, span, block, values, codes }
+        Self { isa, n, k, kept, group, bits, span, block, strip, values, codes }
     }
 
     /// First column of a lane's group, counted from its chunk's; lanes that hold nothing point at the first.
@@ -165,11 +180,15 @@ impl Groups {
 
     /// Chunks of a row in the block of K of `count` that begins at chunk `first`.
     #[inline(always)]
-    fn chunks(&self, (first, count): (usize, usize), row: usize) -> Chunks<'_> {
-        let from = (first * self.n + row * count) * CHUNK;
+    pub fn chunks(&self, (first, count): (usize, usize), row: usize) -> Chunks<'_> {
+        let (from, step) = place(self.n, self.strip, (first, count), row);
+        let chunks = from..if count == 0 { from } else { from + (count - 1) * step + 1 };
+        let bytes = CHUNK * self.bits / 8;
         Chunks {
-            values: &self.values[from..from + count * CHUNK],
-            codes: &self.codes[from * self.bits / 8..(from + count * CHUNK) * self.bits / 8],
+            values: &self.values[chunks.start * CHUNK..chunks.end * CHUNK],
+            codes: &self.codes[chunks.start * bytes..chunks.end * bytes],
+            count,
+            step,
         }
     }
 
@@ -178,7 +197,7 @@ impl Groups {
         y.fill(0.0);
         for block in self.blocks() {
             let x = &x[block.0 * self.span..];
-            nm_column::rows(self.isa, self, |i| self.chunks(block, rows.start + i), x, y);
+            nm_column::rows(self.isa, self, block, rows.clone(), x, y);
         }
     }
 
@@ -239,10 +258,9 @@ impl Groups {
             let (first, count) = (block.0 * self.span, block.1);
             let ends = first + count * self.span >= self.k;
             for (i, y) in rows.clone().zip(y.chunks_mut(stride)) {
-                let Chunks { values, codes } = self.chunks(block, i);
+                let chunks = self.chunks(block, i);
                 let row = Row {
-                    values,
-                    codes,
+                    chunks,
                     full: count - usize::from(ends),
                     quads,
                     offsets: &offsets,
@@ -301,8 +319,7 @@ impl Packed for Groups {
 
 /// One row in one block of K.
 struct Row<'a> {
-    values: &'a [f32],
-    codes: &'a [u8],
+    chunks: Chunks<'a>,
     /// Chunks whose lanes are all inside K.
     full: usize,
     /// Lanes in use, in fours.
@@ -329,11 +346,12 @@ impl Row<'_> {
             if self.add {
                 unrolled!(W, w, sums[0][w] = V::load(y.add(w * V::COUNT)));
             }
-            let (mut values, mut codes, mut x) = (self.values.as_ptr(), self.codes.as_ptr(), self.x.as_ptr());
+            let Chunks { values, codes, step, .. } = self.chunks;
+            let (mut values, mut codes, mut x) = (values.as_ptr(), codes.as_ptr(), self.x.as_ptr());
             for _ in 0..self.full {
                 sums = self.chunk::<V, BITS, W, U>(values, codes, x, self.offsets, sums);
-                values = values.add(CHUNK);
-                codes = codes.add(CHUNK * BITS / 8);
+                values = values.add(step * CHUNK);
+                codes = codes.add(step * CHUNK * BITS / 8);
                 x = x.add(self.step);
             }
             if let Some(offsets) = self.last {

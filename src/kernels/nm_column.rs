@@ -4,6 +4,10 @@
 use super::Isa;
 use super::nm::{CHUNK, Chunks, Groups};
 use super::panel::Scratch;
+use std::ops::Range;
+
+/// Rows that share the loads of activations, and are stored together.
+pub(super) const STRIP: usize = 4;
 
 /// Calls `each` with the column, followed by `span` zeros and 64 at least: chunks at its end are read whole.
 pub(super) fn padded(x: &[f32], span: usize, each: impl FnOnce(&[f32])) {
@@ -14,36 +18,36 @@ pub(super) fn padded(x: &[f32], span: usize, each: impl FnOnce(&[f32])) {
     each(padded);
 }
 
-/// Adds to `y` the products of rows with the columns from `x` on.
-#[inline(always)]
-pub(super) fn rows<'a>(isa: Isa, groups: &Groups, row: impl Fn(usize) -> Chunks<'a>, x: &[f32], y: &mut [f32]) {
+/// Adds to `y` the products of rows, in one block of K, with the columns from `x` on.
+pub(super) fn rows(isa: Isa, groups: &Groups, block: (usize, usize), rows: Range<usize>, x: &[f32], y: &mut [f32]) {
     match isa {
-        Isa::Portable | Isa::Avx2 => plain(groups, row, x, y),
+        Isa::Portable | Isa::Avx2 => plain(groups, block, rows, x, y),
         // SAFETY: an Isa beyond Portable is only used where it was detected.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { avx512::rows(groups, row, x, y) },
+        Isa::Avx512 => unsafe { avx512::rows(groups, block, rows, x, y) },
         #[cfg(not(target_arch = "x86_64"))]
-        Isa::Avx512 => plain(groups, row, x, y),
+        Isa::Avx512 => plain(groups, block, rows, x, y),
     }
 }
 
-fn plain<'a>(groups: &Groups, row: impl Fn(usize) -> Chunks<'a>, x: &[f32], y: &mut [f32]) {
-    for (i, y) in y.iter_mut().enumerate() {
+fn plain(groups: &Groups, block: (usize, usize), rows: Range<usize>, x: &[f32], y: &mut [f32]) {
+    let starts = groups.starts();
+    for (i, y) in rows.zip(y) {
+        let row = groups.chunks(block, i);
         *y += match groups.bits {
-            2 => plain_row::<2>(groups, row(i), x),
-            4 => plain_row::<4>(groups, row(i), x),
-            8 => plain_row::<8>(groups, row(i), x),
-            _ => plain_row::<16>(groups, row(i), x),
+            2 => plain_row::<2>(groups, &starts, row, x),
+            4 => plain_row::<4>(groups, &starts, row, x),
+            8 => plain_row::<8>(groups, &starts, row, x),
+            _ => plain_row::<16>(groups, &starts, row, x),
         };
     }
 }
 
 #[inline(always)]
-fn plain_row<const BITS: usize>(groups: &Groups, row: Chunks<'_>, x: &[f32]) -> f32 {
-    let starts = groups.starts();
+fn plain_row<const BITS: usize>(groups: &Groups, starts: &[usize; CHUNK], row: Chunks<'_>, x: &[f32]) -> f32 {
     let mut sums = [0.0f32; CHUNK];
     let chunks = row.values.as_chunks::<CHUNK>().0.iter().zip(row.codes.chunks_exact(CHUNK * BITS / 8));
-    for ((values, codes), x) in chunks.zip((0..).map(|i| &x[i * groups.span..])) {
+    for ((values, codes), x) in chunks.step_by(row.step).zip((0..).map(|i| &x[i * groups.span..])) {
         for (lane, sum) in sums.iter_mut().enumerate() {
             let bit = lane * BITS;
             let code = match BITS {
@@ -58,81 +62,85 @@ fn plain_row<const BITS: usize>(groups: &Groups, row: Chunks<'_>, x: &[f32]) -> 
 
 #[cfg(target_arch = "x86_64")]
 mod avx512 {
-    use super::{CHUNK, Chunks, Groups};
+    use super::{CHUNK, Chunks, Groups, STRIP};
     use std::arch::x86_64::*;
-
-    /// Rows that share the loads of activations.
-    const STRIP: usize = 4;
+    use std::ops::Range;
 
     /// Columns of a chunk that two registers hold, that four hold, or any number.
     const TWO: usize = 2;
     const FOUR: usize = 4;
     const GATHER: usize = 0;
 
+    /// Chunks from one that is computed to one that is asked for: their rows are too short for the hardware to see far.
+    const AHEAD: usize = 64;
+
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-    pub unsafe fn rows<'a>(groups: &Groups, row: impl Fn(usize) -> Chunks<'a>, x: &[f32], y: &mut [f32]) {
+    pub unsafe fn rows(groups: &Groups, block: (usize, usize), rows: Range<usize>, x: &[f32], y: &mut [f32]) {
         unsafe {
             match (groups.bits, groups.span) {
-                (2, ..=32) => strips::<2, TWO>(groups, row, x, y),
-                (2, 33..=64) => strips::<2, FOUR>(groups, row, x, y),
-                (4, ..=32) => strips::<4, TWO>(groups, row, x, y),
-                (4, 33..=64) => strips::<4, FOUR>(groups, row, x, y),
-                (4, _) => strips::<4, GATHER>(groups, row, x, y),
-                (8, ..=32) => strips::<8, TWO>(groups, row, x, y),
-                (8, 33..=64) => strips::<8, FOUR>(groups, row, x, y),
-                (8, _) => strips::<8, GATHER>(groups, row, x, y),
-                _ => strips::<16, GATHER>(groups, row, x, y),
+                (2, ..=32) => strips::<2, TWO>(groups, block, rows, x, y),
+                (2, 33..=64) => strips::<2, FOUR>(groups, block, rows, x, y),
+                (4, ..=32) => strips::<4, TWO>(groups, block, rows, x, y),
+                (4, 33..=64) => strips::<4, FOUR>(groups, block, rows, x, y),
+                (4, _) => strips::<4, GATHER>(groups, block, rows, x, y),
+                (8, ..=32) => strips::<8, TWO>(groups, block, rows, x, y),
+                (8, 33..=64) => strips::<8, FOUR>(groups, block, rows, x, y),
+                (8, _) => strips::<8, GATHER>(groups, block, rows, x, y),
+                _ => strips::<16, GATHER>(groups, block, rows, x, y),
             }
         }
     }
 
+    /// Four rows together where they are stored together, the others one by one.
     #[inline(always)]
-    unsafe fn strips<'a, const BITS: usize, const REGISTERS: usize>(
+    unsafe fn strips<const BITS: usize, const REGISTERS: usize>(
         groups: &Groups,
-        row: impl Fn(usize) -> Chunks<'a>,
+        block: (usize, usize),
+        rows: Range<usize>,
         x: &[f32],
         y: &mut [f32],
     ) {
-        for (strip, y) in y.chunks_mut(STRIP).enumerate() {
-            let first = strip * STRIP;
-            // SAFETY: the caller's.
+        let span = groups.span;
+        let starts = groups.starts().map(|s| s as i32);
+        // SAFETY: sixteen starts are sixteen lanes.
+        let starts = unsafe { _mm512_loadu_si512(starts.as_ptr().cast()) };
+        let mut done = 0;
+        while done < rows.len() {
+            let row = rows.start + done;
+            let chunks = groups.chunks(block, row);
+            let together = row.is_multiple_of(STRIP) && done + STRIP <= rows.len() && chunks.step == STRIP;
+            // SAFETY: the caller's; where a strip's chunks are stored together, those of its rows follow one another.
             unsafe {
-                match y {
-                    [a, b, c, d] => {
-                        let rows = std::array::from_fn(|i| row(first + i));
-                        let sums = strip_of::<BITS, REGISTERS, STRIP>(groups, rows, x);
-                        for (y, sum) in [a, b, c, d].into_iter().zip(sums) {
-                            *y += sum;
-                        }
+                if together {
+                    for (y, sum) in
+                        y[done..].iter_mut().zip(strip_of::<BITS, REGISTERS, STRIP>(span, starts, chunks, x))
+                    {
+                        *y += sum;
                     }
-                    few => {
-                        for (i, y) in few.iter_mut().enumerate() {
-                            *y += strip_of::<BITS, REGISTERS, 1>(groups, [row(first + i)], x)[0];
-                        }
-                    }
+                } else {
+                    y[done] += strip_of::<BITS, REGISTERS, 1>(span, starts, chunks, x)[0];
                 }
             }
+            done += if together { STRIP } else { 1 };
         }
     }
 
+    /// The products of R rows whose chunks follow one another, from the first row's on.
     #[inline(always)]
     unsafe fn strip_of<const BITS: usize, const REGISTERS: usize, const R: usize>(
-        groups: &Groups,
-        rows: [Chunks<'_>; R],
+        span: usize,
+        starts: __m512i,
+        first: Chunks<'_>,
         x: &[f32],
     ) -> [f32; R] {
-        let starts = groups.starts().map(|s| s as i32);
-        let count = rows[0].values.len() / CHUNK;
-        debug_assert!(
-            x.len() >= count * groups.span
-                && (REGISTERS == GATHER || x.len() + groups.span >= count * groups.span + 64)
-        );
+        let Chunks { count, step, .. } = first;
+        let bytes = CHUNK * BITS / 8;
+        debug_assert!(x.len() >= count * span && (REGISTERS == GATHER || x.len() + span >= count * span + 64));
         // SAFETY: `padded` made every chunk's columns readable, 64 from the last chunk's first at least.
         unsafe {
-            let starts = _mm512_loadu_si512(starts.as_ptr().cast());
             let mut sums = [_mm512_setzero_ps(); R];
-            let mut x = x.as_ptr();
-            for chunk in 0..count {
+            let (mut values, mut codes, mut x) = (first.values.as_ptr(), first.codes.as_ptr(), x.as_ptr());
+            for _ in 0..count {
                 let columns: [__m512; 4] = match REGISTERS {
                     TWO => {
                         let (a, b) = (_mm512_loadu_ps(x), _mm512_loadu_ps(x.add(16)));
@@ -146,10 +154,11 @@ mod avx512 {
                     ],
                     _ => [_mm512_setzero_ps(); 4],
                 };
-                for (row, sum) in rows.iter().zip(&mut sums) {
-                    let values = _mm512_loadu_ps(row.values.as_ptr().add(chunk * CHUNK));
-                    let codes = codes::<BITS>(row.codes.as_ptr().add(chunk * CHUNK * BITS / 8));
-                    let places = _mm512_add_epi32(codes, starts);
+                _mm_prefetch::<_MM_HINT_T0>(codes.wrapping_add(AHEAD * bytes).cast());
+                for (row, sum) in sums.iter_mut().enumerate() {
+                    let values = values.add(row * CHUNK);
+                    _mm_prefetch::<_MM_HINT_T0>(values.wrapping_add(AHEAD * CHUNK).cast());
+                    let places = _mm512_add_epi32(self::codes::<BITS>(codes.add(row * bytes)), starts);
                     let activations = match REGISTERS {
                         TWO => _mm512_permutex2var_ps(columns[0], places, columns[1]),
                         FOUR => _mm512_mask_blend_ps(
@@ -159,9 +168,11 @@ mod avx512 {
                         ),
                         _ => _mm512_i32gather_ps::<4>(places, x),
                     };
-                    *sum = _mm512_fmadd_ps(values, activations, *sum);
+                    *sum = _mm512_fmadd_ps(_mm512_loadu_ps(values), activations, *sum);
                 }
-                x = x.add(groups.span);
+                values = values.wrapping_add(step * CHUNK);
+                codes = codes.wrapping_add(step * bytes);
+                x = x.add(span);
             }
             sums.map(|sum| _mm512_reduce_add_ps(sum))
         }

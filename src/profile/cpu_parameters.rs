@@ -50,7 +50,7 @@ pub struct CpuParameters {
     pub row_end: f64,
     /// One column of a strip of up to eight rows, where a kernel has a single column of activations (cycles).
     pub strip_column: f64,
-    /// Gathering one element where a kernel has a single column (cycles per element, in L1).
+    /// Bringing one activation to a weight of CSR where a kernel has a single column (cycles per element, in L1).
     pub gather: f64,
     /// Permuting one vector's worth of N:M values to their activations for a single column (cycles per vector).
     pub permute: f64,
@@ -121,7 +121,7 @@ impl Default for CpuParameters {
             row_end: 20.0,
             strip_column: 1.2,
             gather: 0.75,
-            permute: 4.0,
+            permute: 2.5,
             exponential: 10.0,
             call: 300.0,
             fork_join: 5000.0,

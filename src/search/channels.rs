@@ -51,6 +51,9 @@ pub enum Proof {
 /// Groups up to which two change at once.
 const PAIRED: usize = 8;
 
+/// Choices of the relaxation from which single groups and pairs change, at most: each ends in a local optimum of its own.
+const STARTS: usize = 6;
+
 /// Gap below which nobody looks further.
 const CLOSE: f64 = 1e-3;
 
@@ -289,20 +292,37 @@ impl Search<'_> {
         Ok(relaxation.map(|r| r.bound(limited, self.dense.cost)))
     }
 
-    /// The best of the relaxation's choices, improved while it is not close to the bound.
+    /// The relaxation's choices, each improved while the best of all is not close to the bound.
     fn near(&self, bound: &Bound) -> Result<(Found, u64)> {
-        let (mut best, mut tried) = (None, 0);
+        let mut tried = 0;
+        let mut starts: Vec<Found> = Vec::new();
         for places in &bound.candidates {
-            self.better(&mut best, places)?;
+            let mut start = None;
+            self.better(&mut start, places)?;
             tried += 1;
+            starts.extend(start.map(Some));
         }
-        let open = |best: &Found| best.as_ref().is_none_or(|(_, objective, _)| gap(*objective, bound.value) > CLOSE);
-        if best.is_none() {
-            self.uniform(&mut best, &mut tried)?;
+        if starts.is_empty() {
+            let mut start = None;
+            self.uniform(&mut start, &mut tried)?;
+            starts.push(start);
         }
-        self.singles(&mut best, &mut tried, &open)?;
-        if self.options.len() <= PAIRED {
-            self.pairs(&mut best, &mut tried, &open)?;
+        let objective = |found: &Found| found.as_ref().map_or(f64::INFINITY, |(_, objective, _)| *objective);
+        let open = |found: &Found| objective(found).is_infinite() || gap(objective(found), bound.value) > CLOSE;
+        starts.sort_by(|a, b| objective(a).total_cmp(&objective(b)));
+        starts.truncate(STARTS);
+        let mut best: Found = None;
+        for mut found in starts {
+            self.singles(&mut found, &mut tried, &open)?;
+            if self.options.len() <= PAIRED {
+                self.pairs(&mut found, &mut tried, &open)?;
+            }
+            if objective(&found) < objective(&best) {
+                best = found;
+            }
+            if !open(&best) {
+                break;
+            }
         }
         Ok((best, tried))
     }

@@ -108,32 +108,29 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touch
     }
 }
 
-/// A single column of activations: CSR gathers, N:M permutes, strips of blocks are vectors of rows.
+/// A single column of activations: CSR brings them one by one, N:M permutes, strips of blocks are vectors of rows.
 fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, touches: Touches) -> Demand {
     let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
     let values = z.units * z.rows * z.cols;
     let down = (s.n / z.rows).ceil();
-    // The last gather of a row is half empty.
-    let whole = values + s.n * lanes / 2.0;
     // Eight rows are a vector; fewer are left to what a compiler makes of them, which is half as fast.
     let (mut heights, mut passes) = (0.0, 0.0);
     for (count, height) in strips(z.rows.min(s.n)) {
         heights += count;
         passes += if height < 8.0 { 2.0 * count } else { count };
     }
-    let (issued, find, ends) = match z.index {
-        Index::Csr => (whole, whole * p.gather, s.n),
-        Index::Nm => (values, values / lanes * p.permute, s.n),
-        Index::Block => (values, z.units * z.cols * passes * p.strip_column, down * heights),
+    let (find, ends) = match z.index {
+        Index::Csr => (values * p.gather, s.n),
+        Index::Nm => (values / lanes * p.permute, s.n),
+        Index::Block => (z.units * z.cols * passes * p.strip_column, down * heights),
     };
     Demand {
-        overlap: issued / (rate * p.memory_operand) + find + ends * p.row_end,
+        overlap: values / (rate * p.memory_operand) + find + ends * p.row_end,
         l1: s.weights.0 + s.weights.1 + values * e + s.outputs,
         serial: p.call,
-        issued,
+        issued: values,
         touches,
-        // Four rows of N:M are four streams, which their permutations wait for.
-        first: First { weights: z.index == Index::Nm, ..First::default() },
+        first: First::default(),
     }
 }
 
