@@ -77,6 +77,7 @@ fn masks(c: &mut Criterion) {
             zeros,
             round_to: 1,
             global: false,
+            permute: None,
         };
         let rewrite = source.plan(&request).expect("a plan");
         let pieces = rewrite.splice(Some("data")).expect("pieces").model;

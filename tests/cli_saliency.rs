@@ -232,3 +232,33 @@ fn channels_are_ranked_by_the_criterion_rounded_and_dealt_over_the_network() {
     let (status, _, err) = run(&["prune", "-w", &model, "-s", "channel@0.3", "--round-to", "auto", "-o", "x.onnx"]);
     assert!(status == 1 && err.contains("--profile"), "{err}");
 }
+
+#[test]
+fn published_results_stand_beside_and_say_so() {
+    let folder = TempDir::new().unwrap();
+    let model = model(folder.path());
+    let answer = json(&["--workload", &model, "--saliency", "magnitude", "-s", "2:4"]);
+    let published = answer["quality"]["published"].as_array().unwrap();
+    assert!(published.len() >= 4 && published.iter().all(|p| p["pattern"] == "2:4" && p["source"].is_string()));
+    let (_, text, _) = run(&["estimate", "-p", "a100", "--workload", &model, "--saliency", "magnitude", "-s", "2:4"]);
+    assert!(text.contains("no prediction for this one") && text.contains("LLaMA-2-7B 2:4, SparseGPT"), "{text}");
+    let none = json(&["--workload", &model, "--saliency", "magnitude", "-s", "row@0.25"]);
+    assert_eq!(none["quality"]["published"].as_array().map(Vec::len), Some(0));
+}
+
+#[test]
+fn permuted_channels_keep_more_and_the_others_are_named() {
+    let folder = TempDir::new().unwrap();
+    let model = model(folder.path());
+    let to = folder.path().join("pruned.onnx").display().to_string();
+    let arguments = ["prune", "--workload", &model, "-s", "2:4", "--permute", "-o", &to, "--format", "json"];
+    let (status, out, err) = run(&arguments);
+    assert_eq!(status, 0, "{err}");
+    let answer: Value = serde_json::from_str(&out).unwrap();
+    let permuted = answer["permuted"].as_array().unwrap();
+    assert_eq!((permuted.len(), &permuted[0]["consumers"][0]), (1, &Value::from("fc2")), "{out}");
+    assert!(permuted[0]["kept"].as_f64() > permuted[0]["kept_before"].as_f64(), "{out}");
+    assert_eq!(answer["untouched"][0]["layer"], "fc1", "{out}");
+    let (_, _, refusal) = run(&[&arguments[..], &["--saliency", "taylor"]].concat());
+    assert!(refusal.contains("--permute") && refusal.contains("one by one"), "{refusal}");
+}

@@ -62,6 +62,18 @@ fn source(bytes: impl Into<Bytes>) -> Source {
 
 /// The file that rules leave, and what was counted while it was written.
 fn prune(source: &Source, rules: &[&str], keep_shapes: bool) -> hwsim::error::Result<(Vec<u8>, Vec<Tally>)> {
+    let (bytes, tallies, _) = prune_with(source, rules, keep_shapes, None)?;
+    Ok((bytes, tallies))
+}
+
+type Pruned = (Vec<u8>, Vec<Tally>, hwsim::prune::Plan);
+
+fn prune_with(
+    source: &Source,
+    rules: &[&str],
+    keep_shapes: bool,
+    permute: Option<u64>,
+) -> hwsim::error::Result<Pruned> {
     let assignment = Assignment::parse(rules)?;
     let zeros = source.zero_points();
     let request = Request {
@@ -72,13 +84,14 @@ fn prune(source: &Source, rules: &[&str], keep_shapes: bool) -> hwsim::error::Re
         zeros,
         round_to: 1,
         global: false,
+        permute,
     };
     let rewrite = source.plan(&request)?;
     let pieces = rewrite.splice(Some("test.onnx.data"))?.model;
     let mut out = Vec::new();
     let tallies = rewrite.write(&pieces, &Magnitude, &mut out).unwrap();
     assert_eq!(out.len() as u64, pieces.len);
-    Ok((out, tallies.into_values().collect()))
+    Ok((out, tallies.into_values().collect(), rewrite.plan))
 }
 
 fn floats(stored: &Stored) -> Vec<f32> {
@@ -501,4 +514,96 @@ proptest! {
 fn zero_points_are_found_by_operator() {
     let whole = source(residual().model.encode_to_vec());
     assert_eq!(whole.zero_points(), HashMap::new());
+}
+
+/// Every N:M layer's kept magnitude in a masked file, all layers added up.
+fn magnitude(source: &Source) -> f64 {
+    source
+        .model
+        .weights
+        .iter()
+        .filter(|s| s.elem == Elem::F32)
+        .map(|s| floats(s).iter().map(|x| f64::from(x.abs())).sum::<f64>())
+        .sum()
+}
+
+/// A network whose channels change their order computes what it did, and its N:M keeps more.
+fn reordered(name: &str, builder: &Builder, groups: usize) {
+    let whole = source(builder.model.encode_to_vec());
+    let pattern = ["*=2:4"];
+    let (plain, _, none) = prune_with(&whole, &pattern, false, None).unwrap();
+    let (bytes, _, plan) = prune_with(&whole, &pattern, false, Some(1)).unwrap();
+    assert!(none.permuted.is_empty());
+    assert_eq!(plan.permuted.len(), groups, "{name}: {:?} {:?}", plan.permuted, plan.untouched);
+    assert!(magnitude(&source(bytes)) >= magnitude(&source(plain)) * (1.0 - 1e-6), "{name}");
+    for p in &plan.permuted {
+        assert!(p.kept.1 > p.kept.0, "{name}: {p:?}");
+        let mut sorted = p.order.clone();
+        sorted.sort_unstable();
+        assert_eq!(sorted, (0..p.order.len()).collect::<Vec<_>>(), "{name}");
+    }
+    // The same edits without their masks: the dense network in the new order.
+    let assignment = Assignment::parse(&pattern).unwrap();
+    let request = Request {
+        assignment: &assignment,
+        choose: &Magnitude,
+        zero_in_place: false,
+        strict: true,
+        zeros: whole.zero_points(),
+        round_to: 1,
+        global: false,
+        permute: Some(1),
+    };
+    let mut rewrite = whole.plan(&request).unwrap();
+    rewrite.plan.edits.iter_mut().for_each(|e| e.mask = None);
+    let pieces = rewrite.splice(Some("test.onnx.data")).unwrap().model;
+    let mut dense = Vec::new();
+    rewrite.write(&pieces, &Magnitude, &mut dense).unwrap();
+    assert!(groups == 0 || dense != builder.model.encode_to_vec(), "{name}");
+    for (a, b) in run(&whole.model).iter().zip(run(&source(dense).model)) {
+        assert_eq!(a.shape, b.shape, "{name}");
+        let worst = a.data.iter().zip(&b.data).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max);
+        assert!(worst < 1e-9, "{name}: {worst}");
+    }
+}
+
+#[test]
+fn channels_in_a_better_order_compute_the_same() {
+    let pointwise = Builder::new(13)
+        .input("x", &[1, 3, 4, 4])
+        .conv("stem", "x", [16, 3, 3, 3], 1)
+        .op("Relu", &["stem"], "r", vec![])
+        .conv("dw", "r", [16, 1, 3, 3], 16)
+        .conv("a", "dw", [12, 16, 1, 1], 1)
+        .conv("b", "a", [16, 12, 1, 1], 1)
+        .op("Add", &["b", "dw"], "add", vec![])
+        .conv("out", "add", [6, 16, 1, 1], 1)
+        .output("out");
+    reordered("depthwise and residual", &pointwise, 2);
+    let split = Builder::new(13)
+        .input("x", &[1, 3, 4, 4])
+        .conv("a", "x", [16, 3, 1, 1], 1)
+        .conv("g", "a", [24, 8, 1, 1], 2)
+        .conv("out", "g", [2, 24, 1, 1], 1)
+        .output("out");
+    // The grouped convolution reads the same order in each group, and what it makes is read whole.
+    let whole = source(split.model.encode_to_vec());
+    let (_, _, plan) = prune_with(&whole, &["*=2:4"], false, Some(1)).unwrap();
+    reordered("grouped", &split, plan.permuted.len());
+}
+
+#[test]
+fn channels_that_must_keep_their_order_are_named() {
+    // 3×3 filters read each channel as nine columns; the network's own inputs have no order to choose.
+    let net = Builder::new(13)
+        .input("x", &[1, 4, 4, 4])
+        .conv("a", "x", [16, 4, 1, 1], 1)
+        .conv("b", "a", [8, 16, 3, 3], 1)
+        .output("b");
+    let whole = source(net.model.encode_to_vec());
+    let (_, _, plan) = prune_with(&whole, &["*=2:4"], false, Some(1)).unwrap();
+    assert!(plan.permuted.is_empty());
+    let reasons: Vec<String> = plan.untouched.iter().map(|u| format!("{} {}", u.layer, u.reason)).collect();
+    assert!(reasons.iter().any(|r| r.starts_with("a ") && r.contains("made of no channels")), "{reasons:?}");
+    assert!(reasons.iter().any(|r| r.starts_with("b ") && r.contains("several columns")), "{reasons:?}");
 }

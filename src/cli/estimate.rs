@@ -200,6 +200,9 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
             writeln!(out, "{}", wrap(&why::why(&answer)))?;
             if let Some(q) = &answer.quality {
                 writeln!(out, "\n{}\n\n{}", q.table(), wrap(&q.sentence()))?;
+                if !q.published.is_empty() {
+                    writeln!(out, "\n{}", q.beside())?;
+                }
             }
             writeln!(out, "\n{}", FOOTER)
         }

@@ -39,7 +39,7 @@ pub struct Args {
     /// Statistics of calibration inputs: .npz with arrays LAYER:x, :norms, :h, :g or :gamma
     #[arg(long, value_name = "NPZ")]
     calibration_data: Option<PathBuf>,
-    /// Seed of the random criterion
+    /// Seed of the random criterion and of the search for an order
     #[arg(long, default_value_t = 0)]
     seed: u64,
     /// Whether the channels (heads) of a pattern compete within their dependency group or across the network
@@ -51,6 +51,10 @@ pub struct Args {
     /// The machine that --round-to auto rounds for: path or name
     #[arg(long, short, requires = "round_to")]
     profile: Option<String>,
+    /// Put channels into an order under which N:M keeps more, through every layer that makes or reads them; the dense
+    /// network computes the same
+    #[arg(long)]
+    permute: bool,
     /// Write zeros where channels and heads would go, and keep every shape
     #[arg(long)]
     keep_shapes: bool,
@@ -113,6 +117,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         zeros,
         round_to,
         global: args.scope == Scope::Global,
+        permute: args.permute.then_some(args.seed),
     };
     let (graph, plan, tallies, before);
     if from == "onnx" {

@@ -59,6 +59,7 @@ fn removed(
         zeros: HashMap::new(),
         round_to: 1,
         global: false,
+        permute: None,
     };
     let plan = Plan::of(graph, weights, &request, &BTreeMap::new(), &BTreeSet::new())?;
     // A layer may make channels of several groups (of a concatenation): their energies add up.

@@ -1,7 +1,7 @@
 //! Networks that are really smaller: what a pattern takes from the weights, and the files without it.
 //!
 //! [`plan`] decides what happens to which stored tensor ([`tensor`]), with [`choose`] for which weights and
-//! [`units`] for which channels stay; [`losses`] is what a search asks;
+//! [`units`] for which channels stay and [`permute`] for the order that they are in; [`losses`] is what a search asks;
 //! [`onnx`] splices the edits into the file's own bytes ([`wire`]) and lets [`nodes`] adjust the constants and attributes
 //! that name extents; [`safetensors`] writes checkpoints. Both stream through [`behind`]; [`largest`] is the short way of
 //! magnitude N:M.
@@ -14,6 +14,7 @@ pub mod losses;
 pub mod nodes;
 pub mod npz;
 pub mod onnx;
+pub mod permute;
 pub mod plan;
 pub mod regions;
 pub mod safetensors;

@@ -1,6 +1,7 @@
 //! What happens to which stored tensor, so that a network becomes what its assignment says.
 
 use super::choose::Choose;
+use super::permute::{self, Permuted};
 use super::tensor::{Edit, Masked, View};
 use super::units;
 use crate::error::{Error, Result};
@@ -32,6 +33,8 @@ pub struct Request<'a> {
     pub round_to: u64,
     /// Whether units of all groups of one kind and fraction compete with one another, by their mean score a weight.
     pub global: bool,
+    /// A seed: channels may take another order under which N:M keeps more; none: they stay where they are.
+    pub permute: Option<u64>,
 }
 
 impl Request<'_> {
@@ -76,6 +79,8 @@ pub struct Plan {
     pub by_name: HashMap<String, usize>,
     /// Units that go.
     pub removed: Vec<Removed>,
+    /// Channels that are in another order.
+    pub permuted: Vec<Permuted>,
     /// The network as its shapes will be.
     pub after: Graph,
     /// Where a slice or split begins, by layer.
@@ -105,6 +110,7 @@ impl Plan {
             edits: Vec::new(),
             by_name: HashMap::new(),
             removed: Vec::new(),
+            permuted: Vec::new(),
             after: graph.clone(),
             groups,
             untouched: Vec::new(),
@@ -112,6 +118,9 @@ impl Plan {
         };
         plan.units(graph, weights, request, refused)?;
         plan.slices(graph, weights, request)?;
+        if let Some(seed) = request.permute {
+            plan.orders(graph, weights, request, seed)?;
+        }
         for layer in graph.layers() {
             plan.mask(layer, weights, request)?;
         }
@@ -184,7 +193,7 @@ impl Plan {
     }
 
     /// Why the stored tensors of a group cannot be cut.
-    fn unreachable(&self, graph: &Graph, weights: &Weights, class: ClassId) -> Option<String> {
+    pub(super) fn unreachable(&self, graph: &Graph, weights: &Weights, class: ClassId) -> Option<String> {
         let group = self.groups.group(class)?;
         group.members.iter().find_map(|m| {
             let layer = graph.layer(m.node);
@@ -285,6 +294,40 @@ impl Plan {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// The order of every stored tensor's indices, where channels take another one.
+    fn orders(&mut self, graph: &Graph, weights: &Weights, request: &Request, seed: u64) -> Result<()> {
+        if !request.choose.by_element() {
+            let reason = "needs a criterion that looks at weights one by one (magnitude, l2, random): statistics name \
+                          columns by their places";
+            return Err(Error::argument("--permute", reason));
+        }
+        let (permuted, untouched) = permute::orders(self, graph, weights, request, seed)?;
+        let orders: HashMap<ClassId, &[usize]> = permuted.iter().map(|p| (p.class, &p.order[..])).collect();
+        for &node in graph.order() {
+            for (i, param) in graph.layer(node).params.iter().enumerate() {
+                let mut found = Vec::new();
+                for (axis, tree) in self.groups.params(node)[i].iter().enumerate() {
+                    let mut moves = false;
+                    tree.each_class(&mut |c, _| moves |= orders.contains_key(&c));
+                    if moves {
+                        found.push((axis, tree.reordered(&|c| orders.get(&c).copied())));
+                    }
+                }
+                let Some(stored) = weights.get(&param.name).filter(|_| !found.is_empty()) else { continue };
+                let Some(places) = aligned(&stored.shape, &param.shape) else { continue };
+                let at = self.edit(stored);
+                for (axis, order) in found {
+                    if let Some(place) = places[axis] {
+                        self.edits[at].order[place] = Some(order);
+                    }
+                }
+            }
+        }
+        self.permuted = permuted;
+        self.untouched.extend(untouched);
         Ok(())
     }
 

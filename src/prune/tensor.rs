@@ -36,13 +36,15 @@ pub struct Masked {
     pub zero: Vec<u8>,
 }
 
-/// Everything that happens to a stored tensor: indices go, then a mask falls on what is left.
+/// Everything that happens to a stored tensor: indices go or change places, then a mask falls on what is left.
 #[derive(Clone, Debug)]
 pub struct Edit {
     /// As it is stored.
     pub source: Stored,
     /// For each axis, which indices stay; `None` for all.
     pub keep: Vec<Option<Vec<bool>>>,
+    /// For each axis, the index that comes to each place; `None` where they stay in order.
+    pub order: Vec<Option<Vec<usize>>>,
     /// Indices that do not stay become zeros in place.
     pub zero_in_place: bool,
     /// The mask.
@@ -65,7 +67,8 @@ impl Edit {
     /// A tensor that nothing happens to yet.
     pub fn new(source: Stored) -> Self {
         let keep = vec![None; source.shape.len()];
-        Self { source, keep, zero_in_place: false, mask: None }
+        let order = vec![None; source.shape.len()];
+        Self { source, keep, order, zero_in_place: false, mask: None }
     }
 
     /// Its shape afterwards.
@@ -97,7 +100,7 @@ impl Edit {
         let fault = |reason: String| std::io::Error::other(format!("tensor `{}` {reason}", self.source.name));
         let raw = self.source.raw().map_err(fault)?;
         let bits = self.source.elem.bits();
-        let data = if self.is_cut() {
+        let data = if self.is_cut() || self.order.iter().any(Option::is_some) {
             let bytes = usize::try_from(bits / 8).ok().filter(|b| *b > 0 && bits % 8 == 0);
             let bytes = bytes.ok_or_else(|| fault("packs several elements into a byte and cannot be cut".into()))?;
             self.cut(&raw, bytes)
@@ -113,31 +116,43 @@ impl Edit {
         mask.write(self, &data, choose, out).map_err(std::io::Error::other)?
     }
 
-    /// The remaining elements, or all with zeros where others were.
+    /// The remaining elements, or all with zeros where others were, each index at its place.
     fn cut(&self, raw: &Bytes, width: usize) -> Bytes {
         let shape: Vec<usize> = self.source.shape.iter().map(|&d| d as usize).collect();
-        // Axes behind the last that is cut move as one run.
-        let last = self.keep.iter().rposition(Option::is_some).unwrap_or(0);
+        // Axes behind the last that changes move as one run.
+        let changed = |(keep, order): (&Option<Vec<bool>>, &Option<Vec<usize>>)| keep.is_some() || order.is_some();
+        let last = self.keep.iter().zip(&self.order).rposition(changed).unwrap_or(0);
         let run = shape[last + 1..].iter().product::<usize>() * width;
+        let stays = |axis: usize, i: usize| self.keep[axis].as_ref().is_none_or(|k| k[i]);
+        // For each place of an axis, the index that comes there, and whether it stays.
+        let places: Vec<Vec<(usize, bool)>> = (0..=last)
+            .map(|axis| {
+                let order = self.order[axis].clone().unwrap_or_else(|| (0..shape[axis]).collect());
+                let all = order.into_iter().map(|i| (i, stays(axis, i)));
+                all.filter(|(_, stays)| *stays || self.zero_in_place).collect()
+            })
+            .collect();
         let mut made = Vec::with_capacity(self.bytes() as usize);
         let mut at = vec![0usize; last + 1];
-        let stays = |axis: usize, i: usize| self.keep[axis].as_ref().is_none_or(|k| k[i]);
-        let mut from = 0;
-        let rows: usize = shape[..=last].iter().product();
+        let rows: usize = places.iter().map(Vec::len).product();
         for _ in 0..rows {
-            let whole = at.iter().enumerate().all(|(axis, &i)| stays(axis, i));
+            let (mut from, mut whole) = (0, true);
+            for ((at, places), extent) in at.iter().zip(&places).zip(&shape) {
+                let (index, stays) = places[*at];
+                from = from * extent + index;
+                whole &= stays;
+            }
             if whole {
-                made.extend_from_slice(&raw[from..from + run]);
-            } else if self.zero_in_place {
+                made.extend_from_slice(&raw[from * run..][..run]);
+            } else {
                 made.resize(made.len() + run, 0);
             }
-            from += run;
-            for axis in (0..=last).rev() {
-                at[axis] += 1;
-                if at[axis] < shape[axis] {
+            for (at, places) in at.iter_mut().zip(&places).rev() {
+                *at += 1;
+                if *at < places.len() {
                     break;
                 }
-                at[axis] = 0;
+                *at = 0;
             }
         }
         made.into()

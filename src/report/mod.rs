@@ -12,6 +12,7 @@ pub mod inspect;
 pub mod plot;
 pub mod predictions;
 pub mod prune;
+pub mod published;
 pub mod quality;
 pub mod ratio;
 pub mod row;

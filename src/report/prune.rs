@@ -20,6 +20,8 @@ pub struct Pruning {
     pub tensors: Vec<PrunedTensor>,
     /// Channels and heads that went, one row a dependency group.
     pub groups: Vec<PrunedGroup>,
+    /// Channels that are in another order, one row a dependency group.
+    pub permuted: Vec<PermutedGroup>,
     /// What was asked for and is not done, with the reason.
     pub untouched: Vec<Refusal>,
     /// Everything together.
@@ -64,6 +66,19 @@ pub struct PrunedGroup {
     pub kept: u64,
     /// A layer that takes a statistic over the channels: there removing is not the same as zeroing.
     pub statistic: Option<String>,
+}
+
+/// A dependency group whose channels are in another order.
+#[derive(Clone, Debug, Serialize)]
+pub struct PermutedGroup {
+    /// Layers that make the channels.
+    pub producers: Vec<String>,
+    /// Layers that read them.
+    pub consumers: Vec<String>,
+    /// Share of the readers' scores that N:M kept before.
+    pub kept_before: f64,
+    /// Share that it keeps now.
+    pub kept: f64,
 }
 
 /// Something that was asked for and is not done.
@@ -145,6 +160,12 @@ impl Pruning {
             kept: r.keep.iter().filter(|k| **k).count() as u64,
             statistic: r.mixed_by.clone(),
         });
+        let permuted = plan.permuted.iter().map(|p| PermutedGroup {
+            producers: p.producers.clone(),
+            consumers: p.consumers.clone(),
+            kept_before: p.kept.0,
+            kept: p.kept.1,
+        });
         let untouched = plan.untouched.iter().map(|u| Refusal {
             layer: u.layer.clone(),
             pattern: u.pattern.clone(),
@@ -154,6 +175,7 @@ impl Pruning {
             name: before.name.clone(),
             saliency: saliency.to_owned(),
             groups: groups.collect(),
+            permuted: permuted.collect(),
             untouched: untouched.collect(),
             total: PrunedTotal {
                 macs_before: before.total_macs()?,
@@ -182,11 +204,17 @@ impl Pruning {
             let mut table = Table::new();
             table.load_style(PLAIN).set_header(["group", "unit", "before", "kept"]);
             for g in &self.groups {
-                let names = match &g.producers[..] {
-                    [a, b, rest @ ..] if !rest.is_empty() => format!("{a}, {b} and {} more", rest.len()),
-                    all => all.join(", "),
-                };
-                table.add_row([names, g.unit.clone(), g.before.to_string(), g.kept.to_string()]);
+                table.add_row([some(&g.producers), g.unit.clone(), g.before.to_string(), g.kept.to_string()]);
+            }
+            right(&mut table, 2..4);
+            text += &format!("{}\n\n", table.trim_fmt());
+        }
+        if !self.permuted.is_empty() {
+            let mut table = Table::new();
+            table.load_style(PLAIN).set_header(["channels of", "read by", "% kept in their order", "% kept now"]);
+            for p in &self.permuted {
+                let percent = |share: f64| format!("{:.2}", 100.0 * share);
+                table.add_row([some(&p.producers), some(&p.consumers), percent(p.kept_before), percent(p.kept)]);
             }
             right(&mut table, 2..4);
             text += &format!("{}\n\n", table.trim_fmt());
@@ -265,5 +293,13 @@ impl Pruning {
             ])?;
         }
         writer.flush()
+    }
+}
+
+/// Names, the first two where there are more.
+fn some(names: &[String]) -> String {
+    match names {
+        [a, b, rest @ ..] if !rest.is_empty() => format!("{a}, {b} and {} more", rest.len()),
+        all => all.join(", "),
     }
 }

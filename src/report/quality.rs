@@ -1,9 +1,11 @@
 //! What masks of real weights leave, beside the cost: training-free proxies, no accuracy.
 
+use super::published::{self, Published};
 use super::table::{PLAIN, percent};
 use crate::sparsity::Quality;
 use comfy_table::{CellAlignment, Table};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 
 /// The proxies of a network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -16,6 +18,9 @@ pub struct QualityReport {
     pub network: Quality,
     /// Each of them, in the order of the network.
     pub layers: Vec<LayerQuality>,
+    /// What others published for networks under the same patterns; nothing here is predicted from it.
+    #[serde(default)]
+    pub published: Vec<Published>,
 }
 
 /// The proxies of one layer.
@@ -35,7 +40,18 @@ impl QualityReport {
     pub fn new(saliency: &str, global: bool, layers: Vec<LayerQuality>) -> Self {
         let parts: Vec<Quality> = layers.iter().map(|l| l.quality).collect();
         let scope = if global { "global" } else { "layer" };
-        Self { saliency: saliency.into(), scope: scope.into(), network: Quality::network(&parts), layers }
+        let patterns: BTreeSet<&str> = layers.iter().map(|l| l.pattern.as_str()).collect();
+        let published = patterns.into_iter().filter_map(|p| p.parse().ok()).flat_map(published::of).collect();
+        Self { saliency: saliency.into(), scope: scope.into(), network: Quality::network(&parts), layers, published }
+    }
+
+    /// Published results, a line each, under a heading; empty where there are none.
+    pub fn beside(&self) -> String {
+        if self.published.is_empty() {
+            return String::new();
+        }
+        let lines = self.published.iter().map(|p| format!("\n  {}", p.line()));
+        format!("Published for other networks, no prediction for this one:{}", lines.collect::<String>())
     }
 
     /// One sentence for the foot of a table.

@@ -130,16 +130,10 @@ pub fn quality(
 /// # Errors
 /// As [`select::permutation`].
 pub fn permuted(scores: &[f32], n: usize, k: usize, keep: u64, m: u64, seed: u64) -> Result<(f64, f64)> {
-    let pattern = SparsityPattern::Nm { n: keep, m };
     let order = select::permutation(scores, n, k, keep, m, seed)?;
-    let reordered: Vec<f32> = scores.chunks_exact(k.max(1)).flat_map(|row| order.iter().map(|&c| row[c])).collect();
-    let kept = |s: &[f32]| -> Result<f64> {
-        let mask = select::mask(s, n, k, &pattern)?;
-        let all: f64 = s.iter().map(|&x| f64::from(x)).sum();
-        let stays = (0..n).map(|r| mask.columns(r as u64).map(|c| f64::from(s[r * k + c as usize])).sum::<f64>());
-        Ok(share(stays.sum(), all))
-    };
-    Ok((kept(scores)?, kept(&reordered)?))
+    let plain: Vec<usize> = (0..k).collect();
+    let kept = |order: &[usize]| select::kept_in_order(scores, k, order, keep, m);
+    Ok((kept(&plain), kept(&order)))
 }
 
 /// √(tr(Δ·P·Δᵀ)/tr(W·P·Wᵀ)) with P = Σx·xᵀ: from products where they are known, from rows otherwise.

@@ -59,6 +59,31 @@ impl Axis {
         }
     }
 
+    /// For each place, the index that comes there when `order(class)` says which unit comes where; classes without an
+    /// order stay as they are.
+    pub fn reordered<'o>(&self, order: &impl Fn(ClassId) -> Option<&'o [usize]>) -> Vec<usize> {
+        match self {
+            Self::Fixed(n) => (0..*n as usize).collect(),
+            Self::Class(c, n) => order(*c).map_or_else(|| (0..*n as usize).collect(), <[usize]>::to_vec),
+            Self::Concat(parts) => {
+                let mut all = Vec::with_capacity(self.extent() as usize);
+                for part in parts {
+                    let before = all.len();
+                    all.extend(part.reordered(order).into_iter().map(|i| before + i));
+                }
+                all
+            }
+            Self::Product(factors) => factors.iter().fold(vec![0], |outer, f| {
+                let inner = f.reordered(order);
+                outer
+                    .iter()
+                    .flat_map(|&o| inner.iter().map(move |&i| (o, i)))
+                    .map(|(o, i)| o * inner.len() + i)
+                    .collect()
+            }),
+        }
+    }
+
     /// For each index, the unit of a class that it belongs to.
     pub fn units(&self, class: ClassId) -> Vec<Option<u64>> {
         match self {

@@ -11,7 +11,7 @@ pub mod units;
 mod vnm;
 
 pub use global::global;
-pub use permute::permutation;
+pub use permute::{kept_in_order, permutation};
 pub use transposable::transposable;
 pub use units::{channels, round_units, units};
 

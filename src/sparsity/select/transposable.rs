@@ -2,7 +2,8 @@
 //! (Hubara et al., NeurIPS 2021, §4).
 //!
 //! Every M×M block is a b-matching between its rows and columns, whose linear program is integral, so that minimum-cost
-//! flow finds the exact optimum (their formulation); 4×4 blocks with N = 2 have 90 masks and all are tried.
+//! flow finds the exact optimum (their formulation). 4×4 blocks with N = 2 have 186 masks that nothing can be added to, 90 with
+//! two in every line and 96 with a line of one each way that meet in it; all are tried.
 
 use crate::error::{Error, Result};
 use crate::sparsity::mask::Mask;
@@ -48,12 +49,12 @@ pub fn transposable(scores: &[f32], n: usize, k: usize, keep: u64, m: u64) -> Re
     Ok(mask)
 }
 
-/// The 90 masks of a 4×4 block with two in every row and column.
+/// The masks of a 4×4 block with at most two in every row and column that nothing can be added to.
 fn quads() -> Vec<u16> {
-    let lines = |q: u16| {
-        (0..4).all(|i| (q >> (4 * i) & 15).count_ones() == 2) && (0..4).all(|c| (q & (0x1111 << c)).count_ones() == 2)
-    };
-    (0..=u16::MAX).filter(|&q| q.count_ones() == 8 && lines(q)).collect()
+    let admits =
+        |q: u16| (0..4).all(|i| (q >> (4 * i) & 15).count_ones() <= 2 && (q & (0x1111 << i)).count_ones() <= 2);
+    let maximal = |q: u16| (0..16).all(|i| q >> i & 1 == 1 || !admits(q | 1 << i));
+    (0..=u16::MAX).filter(|&q| q.count_ones() >= 7 && admits(q) && maximal(q)).collect()
 }
 
 /// The heaviest choice with at most `keep` in every row and column: successive longest augmenting paths from rows with
@@ -108,4 +109,13 @@ fn matching(block: &[f32], rows: usize, cols: usize, keep: usize) -> Vec<bool> {
         }
     }
     chosen
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn masks_are_as_many_as_stated() {
+        let all = super::quads();
+        assert_eq!((all.len(), all.iter().filter(|q| q.count_ones() == 8).count()), (186, 90));
+    }
 }
