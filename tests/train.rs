@@ -23,7 +23,7 @@ fn gratings() -> Split {
 }
 
 fn settings(method: Method, strength: f64, epochs: u64) -> Settings {
-    Settings { method, strength, epochs, batch: 25, rate: 0.1, seed: 3 }
+    Settings { method, strength, epochs, batch: 25, rate: 0.2, seed: 3 }
 }
 
 fn trained(text: &str, method: Method, strength: f64, epochs: u64) -> Network {
