@@ -15,6 +15,8 @@ pub struct Args {
 enum Study {
     /// Every regularizer over a path of strengths and several seeds: accuracy, structure, predicted and measured latency
     Regularizers(regularizers::Args),
+    /// Draw the figures of `regularizers` again, from its table
+    Redraw(regularizers::Redraw),
     /// Weights that decay without a penalty that removes them: when they are subnormal, and what that costs
     Subnormals(subnormals::Args),
 }
@@ -22,6 +24,7 @@ enum Study {
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     match args.study {
         Study::Regularizers(args) => regularizers::run(args, out),
+        Study::Redraw(args) => regularizers::redraw(&args, out),
         Study::Subnormals(args) => subnormals::run(args, out),
     }
 }

@@ -2,6 +2,7 @@
 
 use super::grid::Grid;
 use super::plot::{Axis, Candidate, Figure, Front, Unit, pareto};
+use crate::error::{Error, Result};
 
 /// One method at one strength, averaged over seeds.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -144,6 +145,58 @@ impl Study {
         rows.flush()
     }
 
+    /// Reads what [`Study::csv`] wrote, to the digits that it wrote.
+    ///
+    /// # Errors
+    /// [`Error::Parse`] for a table with other columns, or fields that are no numbers.
+    pub fn read(origin: &str, from: impl std::io::Read) -> Result<Self> {
+        let bad = |message: String| Error::Parse { origin: origin.to_owned(), message };
+        let mut reader = csv::Reader::from_reader(from);
+        let head = reader.headers().map_err(|e| bad(e.to_string()))?.clone();
+        let machines: Vec<String> = head.iter().filter_map(|h| h.strip_suffix(": us")).map(str::to_owned).collect();
+        let mut study = Self { machines, ..Self::default() };
+        for record in reader.records() {
+            let record = record.map_err(|e| bad(e.to_string()))?;
+            let text = |name: &str| {
+                let found = head.iter().position(|h| h == name).and_then(|i| record.get(i));
+                found.ok_or_else(|| bad(format!("has no column `{name}`")))
+            };
+            let number = |name: &str| {
+                let value = text(name)?;
+                value.parse::<f64>().map_err(|_| bad(format!("column `{name}` holds `{value}`")))
+            };
+            let share = |name: &str| number(name).map(|v| v / 100.0);
+            let mut cell = Cell {
+                method: text("method")?.to_owned(),
+                family: text("family")?.to_owned(),
+                strength: number("strength")?,
+                seeds: number("seeds")? as u64,
+                accuracy: share("accuracy_pct")?,
+                accuracy_sd: share("accuracy_sd")?,
+                zeros: share("zeros_pct")?,
+                fewest_zeros: number("zeros_fewest")? as u64,
+                most_zeros: number("zeros_most")? as u64,
+                small: share("below_1e3_pct")?,
+                subnormals: number("subnormals")?,
+                zero_inputs: number("zero_inputs")?,
+                zero_units: share("zero_units_pct")?,
+                compact: text("compact_seed0")?.to_owned(),
+                macs: share("compact_macs_pct")?,
+                compact_accuracy: share("compact_accuracy_pct")?,
+                difference: number("compact_largest_difference")?,
+                times: Vec::new(),
+            };
+            for m in &study.machines {
+                let way = text(&format!("{m}: runs as"))?.to_owned();
+                cell.times.push(Timed { seconds: 1e-6 * number(&format!("{m}: us"))?, way });
+            }
+            (study.data, study.network) = (text("data")?.to_owned(), text("network")?.to_owned());
+            study.batch = number("batch")? as u64;
+            study.cells.push(cell);
+        }
+        Ok(study)
+    }
+
     /// The cells for people.
     pub fn grid(&self) -> Grid {
         let mut head = vec!["method", "#strength", "#accuracy %", "#zeros %", "#dead units %", "#MACs left %"];
@@ -165,12 +218,14 @@ impl Study {
         grid
     }
 
-    /// Accuracy over latency on one machine, a front for each family of methods.
+    /// Accuracy over latency on one machine, a front for each family of methods; cells that lost more than ten points of
+    /// accuracy are left out, so that the others can be told apart.
     pub fn figure(&self, machine: usize) -> Figure {
         let name = self.machines.get(machine).map_or("", String::as_str);
+        let least = self.cells.first().map_or(0.0, |c| c.accuracy) - 0.1;
         let mut fronts: Vec<Front> = Vec::new();
         for c in &self.cells {
-            let Some(time) = c.times.get(machine) else { continue };
+            let Some(time) = c.times.get(machine).filter(|_| c.accuracy >= least) else { continue };
             let candidate = Candidate {
                 cost: time.seconds,
                 quality: 100.0 * c.accuracy,
@@ -192,7 +247,10 @@ impl Study {
         }
         pareto(
             &format!("Accuracy over latency, {name}"),
-            &format!("{} on {}, batch {}; means over seeds", self.network, self.data, self.batch),
+            &format!(
+                "{} on {}, batch {}; means over seeds; more than ten points below no regularizer is left out",
+                self.network, self.data, self.batch
+            ),
             &Axis::log(format!("latency of a batch of {}", self.batch), Unit::Prefixed("s")),
             &Axis::linear("test accuracy in %", Unit::Plain),
             &fronts,

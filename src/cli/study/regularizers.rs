@@ -396,11 +396,33 @@ fn write(study: &Study, args: &Args, provenance: &Provenance) -> anyhow::Result<
     let folder = &args.output;
     write_whole(&folder.join("regularizers.csv"), |to| study.csv(to))?;
     write_whole(&folder.join("regularizers.csv.provenance.toml"), |to| to.write_all(provenance.text().as_bytes()))?;
+    draw(study, folder)?;
+    write_whole(&folder.join("answer.md"), |to| writeln!(to, "{}", study.sentence(args.least)))?;
+    eprintln!("wrote {}", folder.display());
+    Ok(())
+}
+
+/// The figures of a study, one a machine.
+fn draw(study: &Study, folder: &Path) -> Result<()> {
     for machine in 0..study.machines.len() {
         let figure = study.figure(machine);
         write_whole(&folder.join(format!("{}.svg", figure.stem())), |to| to.write_all(figure.standalone().as_bytes()))?;
     }
-    write_whole(&folder.join("answer.md"), |to| writeln!(to, "{}", study.sentence(args.least)))?;
-    eprintln!("wrote {}", folder.display());
+    Ok(())
+}
+
+#[derive(clap::Args)]
+pub struct Redraw {
+    /// Folder with regularizers.csv
+    folder: PathBuf,
+}
+
+/// Draws the figures of a study again, from its table.
+pub fn redraw(args: &Redraw, out: &mut dyn Write) -> anyhow::Result<()> {
+    let path = args.folder.join("regularizers.csv");
+    let file = std::fs::File::open(&path).map_err(|e| Error::io(&path, e))?;
+    let study = Study::read(&path.display().to_string(), file)?;
+    draw(&study, &args.folder)?;
+    writeln!(out, "{} figures of {} cells", study.machines.len(), study.cells.len())?;
     Ok(())
 }

@@ -104,15 +104,15 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         eprintln!("wrote {} and {}", path.display(), beside.display());
     }
     writeln!(out, "{}\n", grid.text(crate::cli::output::width(), false))?;
-    let worst = rows.iter().max_by(|a, b| a.1.total_cmp(&b.1));
-    if let (Some((row, plain, flushed)), Some(before)) = (worst, first) {
-        let end = rows.last().map_or("", |(r, ..)| r[2].as_str());
+    if let (Some((row, plain, flushed)), Some(before)) = (rows.last(), first) {
         writeln!(
             out,
-            "Pure decay by {} a step of {count} weights ends with {end} % of them subnormal. The slowest product, at step {}, \
-             takes {:.2} times the first one's time ({:.0} against {:.0} us); with flush-to-zero {:.2} times ({:.0} us).",
+            "Pure decay by {} a step leaves {} % of {count} weights subnormal after {} steps and {} % at zero. The product then \
+             takes {:.2} times what it took at first ({:.0} against {:.0} us), with flush-to-zero {:.2} times ({:.0} us).",
             args.decay,
+            row[2],
             row[0],
+            row[3],
             plain / before,
             1e6 * plain,
             1e6 * before,
