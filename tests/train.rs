@@ -214,6 +214,7 @@ fn removal_is_what_prune_does_with_the_same_units() {
         zero_in_place: false,
         strict: true,
         zeros: HashMap::new(),
+        permute: None,
         round_to: 1,
         global: false,
     };
