@@ -226,15 +226,15 @@ GemmConstants {
 constants!(/// 2:4 relative to dense on the same engine.
 SparseConstants {
     /// Factor on the issue share.
-    issue: positive = 0.85,
+    issue: positive = 0.95,
     /// Factor on `feed`: the dense operand passes twice as often.
     feed: positive = 1.0,
-    /// Factor on `ramp`.
-    ramp: positive = 1.3,
-    /// Factor on `step`.
-    step: positive = 1.2,
+    /// Cycles of start and end beyond the dense kernel's.
+    ramp: positive = 2000.0,
+    /// Factor on `step`: one instruction takes twice the k.
+    step: positive = 0.5,
     /// Factor on `power`: zeros that are skipped cost no energy, but the operand selectors do.
-    energy: positive = 0.85,
+    energy: positive = 1.25,
     /// Factor on `narrow`.
     narrow: positive = 1.0,
     /// Factor on `combine`.

@@ -38,12 +38,20 @@ impl Setting {
     }
 }
 
-/// Share of a working set that survives in L2 until it is read again. LRU over a cyclic sweep keeps nothing once the
-/// set outgrows the cache; hashing and partitioned slices soften the edge.
+/// Share of L2 that holds a kernel's own data; the rest holds tables, instructions and what the driver keeps.
+const USABLE: f64 = 0.8;
+/// Sweeps of a measuring loop after which the share that stays is read off. It has settled by then but for sets within
+/// a tenth of the cache, where uneven slices blur the edge anyway.
+const SWEEPS: usize = 12;
+
+/// Share of a working set that survives in L2 until a loop reads it again. GPUs replace lines nearly at random (Mei and
+/// Chu, *Dissecting GPU Memory Hierarchy through Microbenchmarking*, 2017), so a cyclic sweep over more than the cache
+/// does not lose everything as under LRU: with x = bytes / capacity and a miss share p, a line sees x·p evictions for
+/// each line of the cache before it is wanted again and is lost with probability 1 − exp(−x·p), the next sweep's p.
 pub fn kept(bytes: f64, l2: f64) -> f64 {
-    let ratio = bytes / (0.7 * l2);
-    let square = ratio * ratio;
-    1.0 / (1.0 + square * square)
+    let ratio = bytes / (USABLE * l2);
+    let missed = (0..SWEEPS).fold(1.0, |missed: f64, _| 1.0 - (-ratio * missed).exp());
+    1.0 - missed
 }
 
 /// Main-memory bytes of an operation with these compulsory operands under a setting.

@@ -84,7 +84,7 @@ pub fn half_constants(dense: &GemmConstants, s: &SparseConstants) -> GemmConstan
     GemmConstants {
         issue: (dense.issue * s.issue).min(1.0),
         feed: dense.feed * s.feed,
-        ramp: dense.ramp * s.ramp,
+        ramp: dense.ramp + s.ramp,
         step: dense.step * s.step,
         power: dense.power * s.energy,
         narrow: dense.narrow * s.narrow,
