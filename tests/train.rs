@@ -72,7 +72,7 @@ fn gradients_are_differences() {
         autodiff::loss(&network, &inputs, &labels, &mut gradient).unwrap();
         assert!(gradient.iter().any(|g| g.abs() > 1e-2));
         let mut ignored = gradient.clone();
-        for i in 0..gradient.len() {
+        for (i, gradient) in gradient.into_iter().enumerate() {
             let (own, step) = (network.parameters[i], 1e-2f32);
             let mut at = |w: f32| {
                 network.parameters[i] = w;
@@ -80,7 +80,7 @@ fn gradients_are_differences() {
             };
             let difference = (at(own + step) - at(own - step)) / (2.0 * f64::from(step));
             network.parameters[i] = own;
-            assert!((difference - f64::from(gradient[i])).abs() < 0.02, "{text} {i}: {difference} {}", gradient[i]);
+            assert!((difference - f64::from(gradient)).abs() < 0.02, "{text} {i}: {difference} {gradient}");
         }
     }
 }

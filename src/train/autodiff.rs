@@ -18,7 +18,7 @@ pub fn loss(network: &Network, inputs: &[f32], labels: &[u32], gradient: &mut [f
 /// Inputs that do not fit the network.
 pub fn logits(network: &Network, inputs: &[f32]) -> Result<Vec<f32>> {
     let run = || -> candle_core::Result<Vec<f32>> {
-        let parameters = tensors(network, |t| Ok(t))?;
+        let parameters = tensors(network, Ok)?;
         let mut values = Vec::new();
         // Activations of a few hundred examples fit into a cache.
         let width = network.features().max(1);

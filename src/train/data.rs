@@ -106,7 +106,7 @@ impl Dataset {
         if let Some(at) = inputs.iter().position(|v| !v.is_finite()) {
             return Err(bad(path, format!("example {} holds {}", at / features + 1, inputs[at])));
         }
-        let class = |&l: &f32| (l >= 0.0 && l < 4096.0 && l.fract() == 0.0).then_some(l as u32);
+        let class = |&l: &f32| ((0.0..4096.0).contains(&l) && l.fract() == 0.0).then_some(l as u32);
         let labels: Option<Vec<u32>> = labels.iter().map(class).collect();
         let labels = labels.ok_or_else(|| bad(path, "classes are whole numbers from 0 to 4095"))?;
         let classes = labels.iter().max().map_or(0, |&m| m as usize + 1);

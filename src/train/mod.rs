@@ -1,6 +1,6 @@
 //! Small networks trained under every method of [`crate::sparsity::regularize`], to see what structure each one leaves.
 //!
-//! [`data`] is what is learnt, [`network`] what learns, [`autodiff`] its gradients, [`method`] what bends them, [`fit`] the
+//! [`data`] is what is learnt, [`network`] what learns, [`autodiff`] its gradients, [`method`] what bends them, [`mod@fit`] the
 //! loop. Afterwards [`audit`] counts the zeros, [`compact`] removes what they make removable, [`export`] writes files
 //! that the rest of hwsim reads.
 
