@@ -9,7 +9,7 @@
 //!       block row                                      results: read and written once a block of K; those of a
 //!                                                      [`Blocks::window`] by their number of blocks, so that the
 //!                                                      end of the loop over blocks is predicted
-//!         strip of 8, 4, 2 or 1 rows × vectors that fit the registers
+//!         strip of 8 (AVX2: 4), 4, 2 or 1 rows × vectors that fit the registers
 //!           block                                      values and one u16 stream by
 //!             column of the block                      activations from L1, values broadcast
 //! ```
@@ -17,7 +17,7 @@
 use super::lanes::{Lanes, Plain, unrolled};
 use super::panel::{Panel, TILE_ROWS, panels, through_tiles};
 use super::{Activations, Isa, WeightMatrix};
-use crate::lower::blocking::{block_k, window};
+use crate::lower::blocking::{block_k, strips, window};
 use std::ops::Range;
 
 /// Block-sparse weights.
@@ -28,6 +28,8 @@ pub(super) struct Blocks {
     rows: usize,
     cols: usize,
     block_k: usize,
+    /// Rows of a strip at most.
+    strip: usize,
     /// Block rows that are ordered among one another in each block of K; threads share whole windows.
     window: usize,
     /// The block row at each place, `[blocks of K, block rows]`.
@@ -64,6 +66,7 @@ impl Blocks {
             rows,
             cols,
             block_k,
+            strip: isa.vectors().strip(columns as u64) as usize,
             window: window(down as u64, rows as u64, rayon::current_num_threads() as u64) as usize,
             order: vec![],
             starts: vec![0],
@@ -105,7 +108,7 @@ impl Blocks {
         starts: impl Iterator<Item = (usize, usize)> + Clone,
     ) {
         let mut row = block_row * self.rows;
-        for height in strips(self.rows.min(self.n - row)) {
+        for height in self.strips(self.rows.min(self.n - row)) {
             for (from, start) in starts.clone() {
                 for column in start..start + self.cols {
                     let values = (row..row + height).map(|r| weights.values[r * self.k + column]);
@@ -124,6 +127,11 @@ impl Blocks {
     /// Bytes of values and of indices.
     pub fn bytes(&self) -> (u64, u64) {
         (4 * self.values.len() as u64, 2 * self.index.len() as u64 + 16 * self.starts.len() as u64)
+    }
+
+    /// Heights of the strips of a block row of `rows`.
+    fn strips(&self, rows: usize) -> impl Iterator<Item = usize> + use<> {
+        strips(rows as u64, self.strip as u64).map(|height| height as usize)
     }
 
     fn block_rows(&self) -> usize {
@@ -232,7 +240,7 @@ impl Blocks {
                 let values = &self.values[self.offsets[at]..self.offsets[at + 1]];
                 let rows = self.rows.min(self.n - block_row * self.rows);
                 let mut inside = 0;
-                for height in strips(rows) {
+                for height in self.strips(rows) {
                     let values = &values[inside * self.cols * index.len()..];
                     let y = &mut y[row + inside..row + inside + height];
                     match height {
@@ -294,7 +302,7 @@ impl Blocks {
                 let values = &self.values[self.offsets[at]..self.offsets[at + 1]];
                 let index = &self.index[stored];
                 let mut inside = 0;
-                for height in strips(rows) {
+                for height in self.strips(rows) {
                     let strip = Strip {
                         index,
                         values: &values[inside * self.cols * index.len()..],
@@ -444,11 +452,6 @@ fn single<const H: usize>(index: &[u16], values: &[f32], cols: usize, x: &[f32],
     }
 }
 
-/// Heights of the strips that `rows` are cut into: eights, then what is left as 4, 2, 1.
-fn strips(rows: usize) -> impl Iterator<Item = usize> {
-    std::iter::repeat_n(8, rows / 8).chain([4, 2, 1].into_iter().filter(move |h| rows & h != 0))
-}
-
 /// A few rows of a block row in one block of K.
 struct Strip<'a> {
     index: &'a [u16],
@@ -519,18 +522,20 @@ impl Strip<'_> {
             if self.add {
                 unrolled!(H, h, unrolled!(W, w, sums[h][w] = V::load(y.add(h * stride + w * V::COUNT))));
             }
-            let mut value = self.values.as_ptr();
-            for &start in self.index {
-                let mut x = self.x.as_ptr().add(start as usize * self.x_stride + first * V::COUNT);
-                for _ in 0..self.cols {
-                    let mut vectors = [V::zero(); W];
-                    unrolled!(W, w, vectors[w] = V::load(x.add(w * V::COUNT)));
-                    unrolled!(H, h, {
-                        let broadcast = V::splat(*value.add(h));
-                        unrolled!(W, w, sums[h][w] = sums[h][w].add_product(broadcast, vectors[w]));
-                    });
+            let (mut value, x) = (self.values.as_ptr(), self.x.as_ptr().add(first * V::COUNT));
+            if self.cols == 1 {
+                for &start in self.index {
+                    V::add_products(&mut sums, value, x.add(start as usize * self.x_stride));
                     value = value.add(H);
-                    x = x.wrapping_add(self.x_stride);
+                }
+            } else {
+                for &start in self.index {
+                    let mut x = x.add(start as usize * self.x_stride);
+                    for _ in 0..self.cols {
+                        V::add_products(&mut sums, value, x);
+                        value = value.add(H);
+                        x = x.wrapping_add(self.x_stride);
+                    }
                 }
             }
             unrolled!(H, h, unrolled!(W, w, sums[h][w].store(y.add(h * stride + w * V::COUNT))));

@@ -1,5 +1,22 @@
 //! Vectors of fp32, so that a loop is written once and compiled for every instruction set.
 
+/// Repeats a statement for every index below a constant of at most eight. A loop over an array of vectors leaves it to
+/// the optimiser whether they stay in registers; written out, they do.
+macro_rules! unrolled {
+    ($count:expr, $i:ident, $body:expr) => {
+        unrolled!(@ $count, $i, $body, 0 1 2 3 4 5 6 7)
+    };
+    (@ $count:expr, $i:ident, $body:expr, $($at:literal)*) => {
+        {
+            $(if $count > $at {
+                let $i: usize = $at;
+                $body
+            })*
+        }
+    };
+}
+pub(super) use unrolled;
+
 /// A vector register of fp32.
 ///
 /// # Safety
@@ -18,6 +35,24 @@ pub(super) trait Lanes: Copy {
     /// `self + a · b`.
     unsafe fn add_product(self, a: Self, b: Self) -> Self;
     unsafe fn add(self, other: Self) -> Self;
+
+    /// Adds to H rows of W sums the products of H values with W vectors from `x` on.
+    #[inline(always)]
+    unsafe fn add_products<const H: usize, const W: usize>(
+        sums: &mut [[Self; W]; H],
+        values: *const f32,
+        x: *const f32,
+    ) {
+        // SAFETY: the caller's: H values and W vectors are there.
+        unsafe {
+            let mut vectors = [Self::zero(); W];
+            unrolled!(W, w, vectors[w] = Self::load(x.add(w * Self::COUNT)));
+            unrolled!(H, h, {
+                let value = Self::splat(*values.add(h));
+                unrolled!(W, w, sums[h][w] = sums[h][w].add_product(value, vectors[w]));
+            });
+        }
+    }
 
     /// Sum of its elements.
     #[inline(always)]
@@ -54,23 +89,6 @@ pub(super) trait Lanes: Copy {
         sums.iter().sum()
     }
 }
-
-/// Repeats a statement for every index below a constant of at most eight. A loop over an array of vectors leaves it to
-/// the optimiser whether they stay in registers; written out, they do.
-macro_rules! unrolled {
-    ($count:expr, $i:ident, $body:expr) => {
-        unrolled!(@ $count, $i, $body, 0 1 2 3 4 5 6 7)
-    };
-    (@ $count:expr, $i:ident, $body:expr, $($at:literal)*) => {
-        {
-            $(if $count > $at {
-                let $i: usize = $at;
-                $body
-            })*
-        }
-    };
-}
-pub(super) use unrolled;
 
 /// Plain Rust.
 #[derive(Clone, Copy)]
@@ -155,6 +173,26 @@ mod x86 {
             unsafe { Self(_mm256_add_ps(self.0, other.0)) }
         }
 
+        #[inline(always)]
+        unsafe fn add_products<const H: usize, const W: usize>(
+            sums: &mut [[Self; W]; H],
+            values: *const f32,
+            x: *const f32,
+        ) {
+            // SAFETY: the caller's; the sums have the extents that the cast says.
+            unsafe {
+                if H == 4 && W == 3 {
+                    return four_by_three(&mut *(&raw mut *sums).cast::<[[Self; 3]; 4]>(), values, x);
+                }
+                let mut vectors = [Self::zero(); W];
+                super::unrolled!(W, w, vectors[w] = Self::load(x.add(w * Self::COUNT)));
+                super::unrolled!(H, h, {
+                    let value = Self::splat(*values.add(h));
+                    super::unrolled!(W, w, sums[h][w] = sums[h][w].add_product(value, vectors[w]));
+                });
+            }
+        }
+
         /// Activations are brought one by one: four loads and three shuffles make a vector sooner than a gather does.
         #[inline(always)]
         unsafe fn sparse(index: &[u16], values: &[f32], x: &[f32]) -> f32 {
@@ -186,6 +224,57 @@ mod x86 {
                 let sum = _mm_add_ps(sum, _mm_movehl_ps(sum, sum));
                 rest + _mm_cvtss_f32(sum) + _mm_cvtss_f32(_mm_shuffle_ps::<1>(sum, sum))
             }
+        }
+    }
+
+    /// Four rows by three vectors take all sixteen registers, which the compiler's allocator does not manage without moving
+    /// some to memory and back.
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn four_by_three(sums: &mut [[Ymm; 3]; 4], values: *const f32, x: *const f32) {
+        let [[a0, a1, a2], [b0, b1, b2], [c0, c1, c2], [d0, d1, d2]] = sums;
+        // SAFETY: the caller's: it reads four values and three vectors, and writes registers alone.
+        unsafe {
+            std::arch::asm!(
+                "vmovups {x0}, ymmword ptr [{x}]",
+                "vmovups {x1}, ymmword ptr [{x} + 32]",
+                "vmovups {x2}, ymmword ptr [{x} + 64]",
+                "vbroadcastss {v}, dword ptr [{values}]",
+                "vfmadd231ps {a0}, {v}, {x0}",
+                "vfmadd231ps {a1}, {v}, {x1}",
+                "vfmadd231ps {a2}, {v}, {x2}",
+                "vbroadcastss {v}, dword ptr [{values} + 4]",
+                "vfmadd231ps {b0}, {v}, {x0}",
+                "vfmadd231ps {b1}, {v}, {x1}",
+                "vfmadd231ps {b2}, {v}, {x2}",
+                "vbroadcastss {v}, dword ptr [{values} + 8]",
+                "vfmadd231ps {c0}, {v}, {x0}",
+                "vfmadd231ps {c1}, {v}, {x1}",
+                "vfmadd231ps {c2}, {v}, {x2}",
+                "vbroadcastss {v}, dword ptr [{values} + 12]",
+                "vfmadd231ps {d0}, {v}, {x0}",
+                "vfmadd231ps {d1}, {v}, {x1}",
+                "vfmadd231ps {d2}, {v}, {x2}",
+                x = in(reg) x,
+                values = in(reg) values,
+                x0 = out(ymm_reg) _,
+                x1 = out(ymm_reg) _,
+                x2 = out(ymm_reg) _,
+                v = out(ymm_reg) _,
+                a0 = inout(ymm_reg) a0.0,
+                a1 = inout(ymm_reg) a1.0,
+                a2 = inout(ymm_reg) a2.0,
+                b0 = inout(ymm_reg) b0.0,
+                b1 = inout(ymm_reg) b1.0,
+                b2 = inout(ymm_reg) b2.0,
+                c0 = inout(ymm_reg) c0.0,
+                c1 = inout(ymm_reg) c1.0,
+                c2 = inout(ymm_reg) c2.0,
+                d0 = inout(ymm_reg) d0.0,
+                d1 = inout(ymm_reg) d1.0,
+                d2 = inout(ymm_reg) d2.0,
+                options(pure, readonly, nostack, preserves_flags),
+            );
         }
     }
 

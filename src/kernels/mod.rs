@@ -17,6 +17,8 @@ pub mod float;
 mod lanes;
 mod nm;
 mod nm_column;
+#[cfg(target_arch = "x86_64")]
+mod nm_eights;
 pub mod panel;
 mod pruned;
 pub mod random;

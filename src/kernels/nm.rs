@@ -11,8 +11,8 @@
 //!         kept weight                                  values and codes stream by; activations from L1
 //! ```
 //!
-//! One column ([`super::nm_column`]): four rows at a time, stored chunk by chunk together; K in chunks, whose activations are
-//! brought to the lanes by a permutation of registers. Groups of more than 16 kept weights or 65,536 columns, and for one
+//! One column ([`super::nm_column`]; on AVX2 [`super::nm_eights`]): four rows at a time, stored chunk by chunk together; K in
+//! chunks, whose activations are brought to the lanes by a permutation of registers. Groups of more than 16 kept weights or 65,536 columns, and for one
 //! column those whose chunks span more than the registers hold, are stored as CSR.
 
 use super::aligned::Buffer;
@@ -21,6 +21,8 @@ use super::blocks::Blocks;
 use super::csr::Rows;
 use super::lanes::{Lanes, Plain, unrolled};
 use super::nm_column;
+#[cfg(target_arch = "x86_64")]
+use super::nm_eights::Eights;
 use super::panel::{Panel, TILE_ROWS, panels, through_tiles};
 use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
 use crate::error::{Error, Result};
@@ -58,7 +60,11 @@ impl Kernel for Nm {
         let group = group.min(weights.k.max(1) as u64) as usize;
         let kept = kept.min(group as u64) as usize;
         check_groups(weights, pattern, kept, group)?;
-        let permutes = permutes(kept as u64, group as u64);
+        let permutes = permutes(kept as u64, group as u64, self.isa.vectors());
+        #[cfg(target_arch = "x86_64")]
+        if columns == 1 && permutes && self.isa == Isa::Avx2 {
+            return Ok(Box::new(Eights::pack(weights, kept, group)));
+        }
         if kept > CHUNK || group > 1 << 16 || (columns == 1 && !permutes) {
             return Ok(Box::new(Rows(Blocks::pack(self.isa, weights, (1, 1), columns))));
         }

@@ -24,17 +24,19 @@ const L1_BYTES: f64 = 40.0 * 1024.0;
 pub struct Vectors {
     /// Elements of one.
     pub lanes: u64,
+    /// Rows of a register tile at most.
+    pub rows: u64,
     /// Accumulator vectors for each of 8, 4, 2 and 1 rows that the registers hold beside operands.
     pub tiles: [u64; 4],
 }
 
 impl Vectors {
     /// Plain code, which compilers turn into 16 registers of four elements.
-    pub const PORTABLE: Self = Self { lanes: 8, tiles: [1, 1, 2, 4] };
-    /// AVX2: 16 registers of eight.
-    pub const AVX2: Self = Self { lanes: 8, tiles: [1, 3, 6, 8] };
+    pub const PORTABLE: Self = Self { lanes: 8, rows: 8, tiles: [1, 1, 2, 4] };
+    /// AVX2: 16 registers of eight, of which four rows by three vectors leave the fewest loads a product.
+    pub const AVX2: Self = Self { lanes: 8, rows: 4, tiles: [1, 3, 6, 8] };
     /// AVX-512: 32 registers of sixteen.
-    pub const AVX512: Self = Self { lanes: 16, tiles: [3, 6, 8, 8] };
+    pub const AVX512: Self = Self { lanes: 16, rows: 8, tiles: [3, 6, 8, 8] };
 
     /// Those of a register of so many bytes.
     pub fn of_width(bytes: f64) -> Self {
@@ -52,6 +54,11 @@ impl Vectors {
         if self.lanes == 16 { 4 * self.lanes } else { 2 * self.lanes }
     }
 
+    /// Rows of a strip at most, where `m` columns of activations are expected: one column takes the rows as its vectors.
+    pub fn strip(&self, m: u64) -> u64 {
+        if m == 1 { 8 } else { self.rows }
+    }
+
     /// Accumulator vectors of one row of a register tile of `height` rows.
     pub fn tile(&self, height: u64) -> u64 {
         self.tiles[match height {
@@ -61,6 +68,12 @@ impl Vectors {
             _ => 3,
         }]
     }
+}
+
+/// Heights of the strips that `rows` are cut into: the tallest (8 or 4) as often as they go, then what is left as 4, 2, 1.
+pub fn strips(rows: u64, tallest: u64) -> impl Iterator<Item = u64> {
+    let low = [4, 2, 1].into_iter().filter(move |&h| h < tallest && rows & h != 0);
+    std::iter::repeat_n(tallest, (rows / tallest) as usize).chain(low)
 }
 
 /// Block rows that are ordered among one another by what they store: enough for long runs of equal counts, few enough
@@ -100,10 +113,15 @@ pub fn shares(work: impl Iterator<Item = usize>, threads: usize) -> Vec<Range<us
 /// Kept weights of N:M in a vector of its kernel.
 pub const NM_CHUNK: u64 = 16;
 
-/// Whether the groups of `n` kept weights of `m` that fill a vector span few enough columns to bring their activations to
-/// them by permuting registers, where there is a single column of activations. Others are stored as CSR for it.
-pub fn permutes(n: u64, m: u64) -> bool {
-    n > 0 && n <= NM_CHUNK && NM_CHUNK / n * m <= 64
+/// Whether a single column's activations come to the `n` kept weights of every `m` by permuting registers: where the
+/// groups that fill a vector span few enough columns (AVX-512), or fill a register of columns (AVX2). Others are stored as
+/// CSR for it.
+pub fn permutes(n: u64, m: u64, vectors: Vectors) -> bool {
+    if vectors == Vectors::AVX512 {
+        n > 0 && n <= NM_CHUNK && NM_CHUNK / n * m <= 64
+    } else {
+        vectors == Vectors::AVX2 && n > 0 && m > 0 && 8 % m == 0
+    }
 }
 
 /// Length of a block of K for blocks of `rows` × `cols` weights, `density` of them stored, and `m` columns.
@@ -115,7 +133,7 @@ pub fn permutes(n: u64, m: u64) -> bool {
 pub fn block_k(k: u64, rows: u64, cols: u64, density: f64, m: u64, vectors: Vectors) -> u64 {
     let most = k.clamp(1, 1 << 16);
     let v = m.div_ceil(vectors.lanes).clamp(1, PANEL_VECTORS) as f64;
-    let height = rows.clamp(1, 8) as f64;
+    let height = rows.clamp(1, vectors.strip(m)) as f64;
     let cost = |kb: u64| {
         let held = (L1_BYTES / (kb as f64 * v * vectors.lanes as f64 * 4.0)).min(1.0);
         let loads = 0.7 * held + (0.85 + 2.5 * density) * (1.0 - held);

@@ -3,7 +3,8 @@
 use super::machine::Unit;
 use crate::cost::{Executed, Fallback};
 use crate::dtype::DType;
-use crate::lower::{Source, SparseGemm, blocking};
+use crate::lower::blocking::{self, Vectors};
+use crate::lower::{Source, SparseGemm};
 use crate::pattern::SparsityPattern;
 use crate::sparsity::StorageFormat;
 
@@ -52,7 +53,7 @@ const KNOWS: &str = "CSR, BSR, N:M and V:N:M in fp32, blocks on matrix tiles, an
 
 /// Chooses the kernel of the format that was asked for. A free format stays the pattern's natural one: a library that
 /// stores 2:4 as CSR would only add indices.
-pub(super) fn select(g: &SparseGemm, unit: Unit) -> (Kernel, Executed) {
+pub(super) fn select(g: &SparseGemm, unit: Unit, vectors: Vectors) -> (Kernel, Executed) {
     let pattern = g.weights.pattern();
     let depthwise = matches!(g.source, Source::Conv(_)) && g.gemm.groups > 1 && g.gemm.n < 8;
     let dense = |fallback| {
@@ -104,7 +105,7 @@ pub(super) fn select(g: &SparseGemm, unit: Unit) -> (Kernel, Executed) {
         }
         _ if !fp32 => dense(Some(Fallback::DType { pattern, dtype: g.dtype })),
         StorageFormat::Csr => sparse(Kernel::Csr, "CSR, K-blocked"),
-        StorageFormat::Nm { n, m } if g.gemm.m == 1 && !blocking::permutes(n, m) => {
+        StorageFormat::Nm { n, m } if g.gemm.m == 1 && !blocking::permutes(n, m, vectors) => {
             let (kernel, executed) = sparse(Kernel::Csr, "N:M as CSR");
             (kernel, Executed { format: StorageFormat::Csr, ..executed })
         }

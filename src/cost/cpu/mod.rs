@@ -83,7 +83,7 @@ impl CpuModel {
 
     fn gemm(&self, g: &SparseGemm) -> (Priced, Executed) {
         let unit = self.machine.unit(g.dtype);
-        let (kernel, executed) = select(g, unit);
+        let (kernel, executed) = select(g, unit, self.machine.vectors());
         let format = executed.format;
         let mut stored = format.bytes(&g.weights, g.dtype);
         if executed.pattern == SparsityPattern::Dense && executed.fallback.is_some() {

@@ -4,7 +4,7 @@ use super::dense::Shape;
 use super::hierarchy::{Demand, First, Operand};
 use super::machine::Machine;
 use super::traffic::{self, Stored, Touches};
-use crate::lower::blocking::{PANEL_VECTORS, block_k};
+use crate::lower::blocking::{self, PANEL_VECTORS, block_k};
 
 /// What a kernel meets in one core's share of the matrix.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +54,10 @@ pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> 
     if m <= 1.0 { single(machine, s, z, rate, touches) } else { columns(machine, s, z, rate, kb.min(s.k), touches) }
 }
 
-/// Strips of eight rows and fewer that a block row is cut into: how many, and their height.
-fn strips(rows: f64) -> impl Iterator<Item = (f64, f64)> {
-    let rest = rows as u64 % 8;
-    let eights = ((rows / 8.0).floor(), 8.0);
-    std::iter::once(eights).chain([4, 2, 1].into_iter().filter(move |h| rest & h != 0).map(|h| (1.0, h as f64)))
+/// Strips that a block row is cut into: how many of the tallest and of each lower one, and their height.
+fn strips(rows: f64, tallest: u64) -> impl Iterator<Item = (f64, f64)> {
+    let whole = ((rows / tallest as f64).floor(), tallest as f64);
+    std::iter::once(whole).chain(blocking::strips(rows as u64 % tallest, tallest).map(|h| (1.0, h as f64)))
 }
 
 /// Vectors along the columns of activations, blocks of `kb` inputs: the loops of `kernels::blocks` and `kernels::nm`.
@@ -76,7 +75,7 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touch
     // Of one block row: cycles of a block, passes that begin and end, bytes that come from L1.
     let (mut work, mut starts, mut l1) = (0.0, 0.0, 0.0);
     for (panels, width) in [(full, PANEL), (1.0, total - full * PANEL)] {
-        for (count, height) in strips(z.rows.min(s.n)) {
+        for (count, height) in strips(z.rows.min(s.n), machine.vectors().rows) {
             let tall = machine.vectors().tile(height as u64) as f64;
             let passes = (width / tall).ceil();
             let each = width / passes.max(1.0);
@@ -115,7 +114,7 @@ fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, touches: Touche
     let down = (s.n / z.rows).ceil();
     // Eight rows are a vector; fewer are left to what a compiler makes of them, which is half as fast.
     let (mut heights, mut passes) = (0.0, 0.0);
-    for (count, height) in strips(z.rows.min(s.n)) {
+    for (count, height) in strips(z.rows.min(s.n), machine.vectors().strip(1)) {
         heights += count;
         passes += if height < 8.0 { 2.0 * count } else { count };
     }
