@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""hwsim's kernels beside MKL, scipy, sprs, faer and the crate gemm: one process, one thread, interleaved rounds.
+"""hwsim's kernels beside MKL, PyTorch, scipy, sprs, faer and the crate gemm: one process, one thread, interleaved rounds.
 
     cargo build --release --manifest-path benches/peers/Cargo.toml
-    pip install mkl numpy scipy
+    pip install mkl numpy scipy torch      (torch may be left out: its rows are then missing)
     python3 benches/kernels_peers.py [--sizes 1024,4096] [--columns 1,32,128,512] [--seconds 600] -o kernels_peers.csv
 
 Each round runs every kernel in turn for about 3 ms; a row's time is the minimum over 11 rounds of a round's mean, in
@@ -23,6 +23,13 @@ os.environ.update(MKL_NUM_THREADS="1", OMP_NUM_THREADS="1", RAYON_NUM_THREADS="1
 import numpy as np
 import scipy
 import scipy.sparse
+
+try:
+    import torch
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+except ImportError:
+    torch = None
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROUNDS, ROUND = 11, 0.003
@@ -119,6 +126,30 @@ class Scipy:
         pass
 
 
+class Torch:
+    """dense: `torch.mm`; None: a CSR tensor; (r, c): a BSR tensor of such blocks."""
+
+    def __init__(self, weights, how):
+        self.weights = torch.from_numpy(weights)
+        if how is None:
+            self.weights = self.weights.to_sparse_csr()
+        elif how != "dense":
+            self.weights = self.weights.to_sparse_bsr(how)
+
+    def __call__(self, x, y, times):
+        x, y = torch.from_numpy(x), torch.from_numpy(y)
+        if isinstance(self.weights, torch.Tensor) and self.weights.layout == torch.strided:
+            for _ in range(times):
+                torch.mm(self.weights, x, out=y)
+        else:
+            for _ in range(times):
+                product = self.weights @ x
+            y.copy_(product)
+
+    def close(self):
+        pass
+
+
 class Rust:
     def __init__(self, lib, name, pattern, weights, columns):
         self.lib = lib
@@ -149,12 +180,13 @@ def load():
 
 
 def cases(sparsities):
-    yield "dense", [("hwsim:dense", None), ("hwsim:int8", None), ("hwsim:bf16", None), ("gemm", None), ("mkl", "dense")]
+    yield "dense", [("hwsim:dense", None), ("hwsim:int8", None), ("hwsim:bf16", None), ("gemm", None), ("mkl", "dense"),
+                   ("torch", "dense")]
     for s in sparsities:
-        yield f"unstructured@{s}", [("hwsim:csr", None), ("mkl", None), ("scipy", None), ("sprs", None), ("faer", None)]
+        yield f"unstructured@{s}", [("hwsim:csr", None), ("mkl", None), ("torch", None), ("scipy", None), ("sprs", None), ("faer", None)]
         yield f"block:8x1@{s}", [("hwsim:bsr", None)]
         for b in (4, 16):
-            yield f"block:{b}x{b}@{s}", [("hwsim:bsr", None), ("mkl", (b, b))]
+            yield f"block:{b}x{b}@{s}", [("hwsim:bsr", None), ("mkl", (b, b)), ("torch", (b, b))]
     yield "2:4", [("hwsim:nm", None), ("hwsim:csr", None)]
     yield "1:4", [("hwsim:nm", None)]
 
@@ -172,6 +204,11 @@ def measure(rust, mkl, n, k, m, sparsities):
                     continue
                 run = MklDense(mkl, weights) if how == "dense" else Mkl(mkl, weights, how, m)
                 name = "mkl" if how == "dense" else "mkl csr" if how is None else "mkl bsr"
+            elif name == "torch":
+                if torch is None:
+                    continue
+                run = Torch(weights, how)
+                name = "torch" if how == "dense" else "torch csr" if how is None else "torch bsr"
             elif name == "scipy":
                 run = Scipy(weights)
             else:
@@ -199,7 +236,7 @@ def measure(rust, mkl, n, k, m, sparsities):
                 job[3] = max(1, round(ROUND / took))
             else:
                 job[4] = min(job[4], took)
-    dense = min(j[4] for j in jobs if j[0] == "dense" and j[1] in ("hwsim:dense", "gemm", "mkl"))
+    dense = min(j[4] for j in jobs if j[0] == "dense" and j[1] in ("hwsim:dense", "gemm", "mkl", "torch"))
     rows = [(n, k, m, p, name, f"{best * 1e6:.2f}", f"{dense / best:.3f}") for p, name, _, _, best in jobs]
     for job in jobs:
         job[2].close()
@@ -216,7 +253,8 @@ def main():
     rust, mkl = load()
     commit = subprocess.run(["git", "-C", HERE, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     model = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
-    lines = [f"# {' '.join(sys.argv)}; commit {commit}; {model}; {datetime.date.today()}; numpy {np.__version__}, scipy {scipy.__version__}",
+    lines = [f"# {' '.join(sys.argv)}; commit {commit}; {model}; {datetime.date.today()}; numpy {np.__version__}, scipy {scipy.__version__}"
+             + (f", torch {torch.__version__}" if torch else ""),
              "# one thread; us: minimum over 11 interleaved rounds of about 3 ms; speedup: over the fastest fp32 dense of the same size",
              "n,k,m,pattern,kernel,us,speedup"]
     for size in map(int, args.sizes.split(",")):
