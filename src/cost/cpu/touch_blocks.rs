@@ -4,7 +4,7 @@ use super::hierarchy::Operand;
 use super::machine::Cache;
 use super::sets::{Region, Sweeps};
 use super::traffic::{Touches, Window};
-use crate::lower::blocking::{FRAME, PANEL_VECTORS, TILE_ROWS, Vectors, window};
+use crate::lower::blocking::{PANEL_VECTORS, TILE_ROWS, Vectors, window};
 
 /// Stored weights as the engine meets them.
 #[derive(Clone, Copy, Debug)]
@@ -50,11 +50,18 @@ struct Places {
 struct Engine<'a> {
     s: &'a Stored,
     line: f64,
+    /// Bytes of the innermost cache.
+    l1: f64,
     lanes: f64,
     /// Block rows, and blocks of K.
     down: f64,
     parts: f64,
     values: f64,
+    /// Block rows that are ordered among one another, and bytes that share them out.
+    ordered: f64,
+    windows: f64,
+    /// Bytes of the stack that a pass touches.
+    stack: f64,
     /// Of indices, and of all that says where blocks belong.
     index: f64,
     metadata: f64,
@@ -74,7 +81,7 @@ fn strips(rows: f64) -> f64 {
 }
 
 impl<'a> Engine<'a> {
-    fn new(s: &'a Stored, vectors: &Vectors, line: f64) -> Self {
+    fn new(s: &'a Stored, vectors: &Vectors, l1: &Cache) -> Self {
         let lanes = vectors.lanes as f64;
         let (down, parts) = ((s.n / s.rows).ceil(), (s.k / s.block_k).ceil());
         // The last block row has the rows that are left.
@@ -83,19 +90,26 @@ impl<'a> Engine<'a> {
         let index = s.blocks * s.index;
         let count = ((down - 1.0) * strips(s.rows) + strips(rest)) / down;
         let begins = parts * down + 1.0;
+        let stack = vectors.frame(s.m as u64) as f64;
+        let ordered = window(down as u64, s.rows as u64, 1) as f64;
+        let windows = (down / ordered).ceil() * 8.0;
         let x = PAGE;
         let y = x + pages(s.k * s.m * WORD);
         let at = y + pages(s.n * s.m * WORD);
-        let frame = at + pages(values) + pages(index) + pages(begins * 4.0) + pages(begins * 8.0);
-        let packed = frame + pages(FRAME as f64) + pages(down * 8.0);
+        let frame = at + pages(values) + pages(index) + pages(begins * 4.0) + pages(begins * 8.0) + pages(begins * 4.0);
+        let packed = frame + pages(stack) + pages(windows);
         let tile = packed + pages(s.k * PANEL_VECTORS as f64 * lanes * WORD);
         let full = (s.k / s.block_k).floor();
         Self {
             s,
-            line,
+            line: l1.line,
+            l1: l1.capacity,
             lanes,
             down,
             parts,
+            ordered,
+            windows,
+            stack,
             values,
             index,
             metadata: index + parts * down * s.start,
@@ -115,7 +129,7 @@ impl<'a> Engine<'a> {
     }
 
     fn frame(&self) -> Region {
-        Region::fixed(FRAME as f64, self.places.frame)
+        Region::fixed(self.stack, self.places.frame)
     }
 
     /// Share of the lines of activations that a block row takes: items share lines.
@@ -129,9 +143,9 @@ impl<'a> Engine<'a> {
 
 /// The loops of `kernels::blocks`.
 pub(super) fn blocks(caches: &[Cache], s: &Stored, vectors: &Vectors) -> Touches {
-    let (mut t, line) = (Touches::new(caches), caches[0].line);
-    let e = Engine::new(s, vectors, line);
-    t.first(Operand::Metadata, FRAME as f64 + e.down * 16.0, false);
+    let mut t = Touches::new(caches);
+    let e = Engine::new(s, vectors, &caches[0]);
+    t.first(Operand::Metadata, e.stack + 2.0 * e.windows, false);
     if s.m == 1.0 {
         column(&mut t, &e);
         return t;
@@ -230,7 +244,7 @@ fn panel(t: &mut Touches, e: &Engine, vectors: &Vectors, p: &Panel) {
     let row = p.stride * WORD;
     let tall = vectors.tile(s.rows.min(8.0) as u64) as f64;
     let passes = (p.stride / e.lanes / tall).ceil();
-    let ordered = window(down as u64, s.rows as u64, 1) as f64;
+    let ordered = e.ordered;
     let tile = ((TILE_ROWS as f64 / s.rows / ordered).floor().max(1.0) * ordered * s.rows).min(s.n);
     let tile = if p.direct { s.n } else { tile };
     let tiles = (s.n / tile).ceil();
@@ -317,11 +331,13 @@ fn panel(t: &mut Touches, e: &Engine, vectors: &Vectors, p: &Panel) {
         t.between(Operand::Inputs, (tiles - 1.0) * firsts, false, || Window::new(own, &others));
     }
 
-    // Results: through a tile, once a block of K.
-    let (long, _) = e.lengths[0];
-    let block = Region::stream(long * row * seen);
-    let piece = stored * tile / s.n / parts;
-    let step = || Window::new(buffer, &[Region::stream(piece), block, block]);
+    // Results: through a tile, once a block of K. Of its first block and of its last, the weights and the activations.
+    let [(long, _), (rest, _)] = e.lengths;
+    let part = |length: f64| (stored * tile / s.n * length / s.k, Region::stream(length * row * seen));
+    let ((piece, block), (last_piece, last_block)) = (part(long), part(if rest > 0.0 { rest } else { long }));
+    // Activations that stay in L1 are fetched from farther out as a block begins, before its first results.
+    let before = if block.bytes > e.l1 { block } else { Region::NONE };
+    let step = || Window::new(buffer, &[Region::stream(stored * tile / s.n / parts), block, before]);
     if p.direct {
         t.first(Operand::Outputs, y, true);
         t.between(Operand::Outputs, (parts - 1.0) * y, true, step);
@@ -332,10 +348,13 @@ fn panel(t: &mut Touches, e: &Engine, vectors: &Vectors, p: &Panel) {
     t.along(Operand::Outputs, again * tile * row, true, |u| {
         Window::new(earlier, &[Region::stream(u * piece), older, source(1.0), result((1.0 - u) * tile, p.before)])
     });
-    let next = |u| Window::new(buffer, &[Region::stream(u * piece), block, result((1.0 - u) * tile, p.columns)]);
-    t.along(Operand::Outputs, p.count * (y - tile * row), true, next);
+    t.along(Operand::Outputs, p.count * (y - tile * row), true, |u| {
+        Window::new(buffer, &[Region::stream(u * piece), block, result((1.0 - u) * tile, p.columns)])
+    });
     t.between(Operand::Outputs, (parts - 1.0) * p.count * y, true, step);
-    t.along(Operand::Outputs, p.count * y, false, next);
+    t.along(Operand::Outputs, p.count * y, false, |u| {
+        Window::new(buffer, &[Region::stream(u * last_piece), last_block, result((1.0 - u) * tile, p.columns)])
+    });
     t.first(Operand::Outputs, p.count * s.n * p.columns * WORD, true);
     let panels = [weights, said, older, earlier, source(1.0)];
     t.between(Operand::Outputs, again * s.n * ragged, true, || Window::new(result(s.n, half), &panels));

@@ -71,6 +71,9 @@ struct Product<'a> {
 struct Chunk {
     columns: f64,
     count: f64,
+    /// How many of them follow another, and its columns.
+    again: f64,
+    before: f64,
 }
 
 impl<'a> Product<'a> {
@@ -92,7 +95,7 @@ impl<'a> Product<'a> {
             k,
             mr,
             nr,
-            kc: k / parts,
+            kc,
             nc: n / bands,
             parts,
             bands,
@@ -114,8 +117,16 @@ impl<'a> Product<'a> {
         let full = (self.m / mc).floor();
         let left = self.m - full * mc;
         let vectors = self.g.columns(left as u64) as f64;
-        let one = |columns: f64| Chunk { columns, count: if columns > 0.0 { 1.0 } else { 0.0 } };
-        [Chunk { columns: mc, count: full }, one(vectors.min(left)), one(left - vectors.min(left))]
+        let one = |columns: f64, before: f64| {
+            let count = if columns > 0.0 { 1.0 } else { 0.0 };
+            Chunk { columns, count, again: if before > 0.0 { count } else { 0.0 }, before }
+        };
+        let vectors = vectors.min(left);
+        [
+            Chunk { columns: mc, count: full, again: (full - 1.0).max(0.0), before: mc },
+            one(vectors, if full > 0.0 { mc } else { 0.0 }),
+            one(left - vectors, vectors),
+        ]
     }
 
     /// Activations and results of some columns where they lie: `rows` of them.
@@ -166,7 +177,7 @@ impl<'a> Product<'a> {
         if self.g.packs_all_inputs {
             // All is copied before any of it is used.
             let buffer = self.buffer();
-            let (all, block) = (self.bands * buffer.bytes * self.parts, buffer.bytes);
+            let (all, block) = (self.bands * buffer.bytes * self.k / self.kc, buffer.bytes);
             t.first(Operand::Inputs, block, true);
             t.along(Operand::Inputs, all - block, true, |u| {
                 let rest = if self.steps > 1.0 { weights } else { self.weights(self.nr) };
@@ -224,8 +235,17 @@ impl<'a> Product<'a> {
             let shared = || Window::new(self.lie(self.kc, width), &beside);
             t.between(Operand::Inputs, times * (panels - 1.0) * self.k * self.uneven * line, false, shared);
         }
-        let again = times * (self.slivers - 1.0) * self.k * read;
-        t.between(Operand::Inputs, again, false, || Window::new(own, &[slivers, results]));
+        let again = times * (self.slivers - 1.0) * self.k;
+        let end = lines(last * WORD, line);
+        if copied && panels > 1.0 && end < slot {
+            // The last panel leaves a part of every row's slot.
+            let (whole, rest) = ((panels - 1.0) * slot, Region::pieces(self.kc * end, end, slot));
+            let others = Region::fixed(self.kc * whole, self.panels);
+            t.between(Operand::Inputs, again * whole, false, || Window::new(others, &[rest, slivers, results]));
+            t.between(Operand::Inputs, again * end, false, || Window::new(rest, &[others, slivers, results]));
+        } else {
+            t.between(Operand::Inputs, again * read, false, || Window::new(own, &[slivers, results]));
+        }
 
         // Weights: a sliver meets every panel of a chunk, a band every chunk.
         let w = self.n * self.k * WORD;
@@ -235,9 +255,16 @@ impl<'a> Product<'a> {
                 Window::new(Region::pieces(nr * line, line, self.k * WORD), &[Region::stream(width * WORD)])
             });
         }
-        let again = if self.steps > 1.0 { c.count * (1.0 - 1.0 / self.steps) } else { 0.0 };
-        t.between(Operand::Weights, w * again, false, || {
-            Window::new(self.weights(self.nc), &[own, self.lie(self.nc, c.columns), self.lie(self.kc, c.columns)])
+        // What follows the chunk before: its rest and the first part of this one.
+        let both = self.lie(self.nc, 0.5 * (c.before + c.columns));
+        t.between(Operand::Weights, w * c.again, false, || {
+            Window::new(self.weights(self.nc), &[own, both, self.lie(self.kc, c.columns)])
+        });
+        let border = c.again * self.uneven * line;
+        let block = [self.weights(self.nc), own, self.lie(self.kc, c.columns)];
+        t.between(Operand::Outputs, border * self.n * self.parts, true, || Window::new(both, &block));
+        t.between(Operand::Inputs, border * self.k * self.bands, false, || {
+            Window::new(self.lie(self.kc, c.columns), &[self.weights(self.nc), own, both])
         });
         let next = || Window::new(sliver, &[panel, self.lie(nr, width)]);
         t.between(Operand::Weights, w * c.count * (panels - 1.0), false, next);
