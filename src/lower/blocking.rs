@@ -9,10 +9,6 @@ pub const PANEL_VECTORS: u64 = 8;
 /// Rows whose packed results stay in L2 beside the activations.
 pub const TILE_ROWS: u64 = 512;
 
-/// Bytes of the stack that a pass over a block row touches: loop bounds and pointers that do not fit the registers. Of a
-/// frame of 1.8 KiB in the optimised engine; the share was set by cachegrind's D1 misses (results/cpu/cachegrind.csv).
-pub const FRAME: u64 = 1088;
-
 /// Rows of dense weights that meet a single column together.
 pub const COLUMN_ROWS: u64 = 4;
 
@@ -57,6 +53,13 @@ impl Vectors {
     /// Rows of a strip at most, where `m` columns of activations are expected: one column takes the rows as its vectors.
     pub fn strip(&self, m: u64) -> u64 {
         if m == 1 { 8 } else { self.rows }
+    }
+
+    /// Bytes of the stack that a pass over a block row touches with so many columns of activations: loop bounds and
+    /// pointers that do not fit the registers, and in plain code accumulators that do not. Set by cachegrind's D1 misses
+    /// (results/cpu/cachegrind.csv), in whole lines.
+    pub fn frame(&self, columns: u64) -> u64 {
+        if *self == Self::PORTABLE && columns > 1 { 1216 } else { 320 }
     }
 
     /// Accumulator vectors of one row of a register tile of `height` rows.

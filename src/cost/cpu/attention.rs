@@ -28,7 +28,7 @@ pub(super) fn head(machine: &Machine, a: &Attention, unit: Unit, heads: f64, que
     let x = rows * d * e;
     let out = rows * d * a.dtype.output().bytes();
     let softmax = pairs / lanes * (p.exponential + 3.0);
-    let mut touches = Touches::default();
+    let mut touches = Touches::new(machine.caches());
     touches.direct(Operand::Weights, kv, (rows / block).ceil(), kv + 2.0 * block * d * 4.0);
     touches.direct(Operand::Inputs, x, 1.0, 0.0);
     touches.direct(Operand::Outputs, out, 1.0, 0.0);

@@ -2,8 +2,10 @@
 
 use super::hierarchy::{Blocking, Demand, First, Operand};
 use super::machine::{Machine, Unit};
-use super::traffic::{self, Part, Touches};
+use super::touch_dense;
+use super::traffic::{Part, Touches};
 use crate::lower::blocking::{COLUMN_ROWS, Goto, narrow_columns};
+use std::cell::OnceCell;
 
 /// One core's dense product.
 #[derive(Clone, Copy, Debug)]
@@ -33,9 +35,10 @@ pub(super) fn product(
     s: &Shape,
     unit: Unit,
     vector_rate: f64,
+    kept: &OnceCell<Touches>,
 ) -> Vec<(Demand, Option<&'static str>)> {
     let column = s.whole.0 <= 1.0;
-    let skinny = || (skinny(machine, s, vector_rate), Some("skinny GEMM"));
+    let skinny = || (skinny(machine, s, vector_rate, kept), Some("skinny GEMM"));
     if unit.matrix {
         // Vectors along outputs or along rows.
         let mut all: Vec<_> = [false, true].map(|swap| (tiles(machine, s, unit.rate, swap), None)).into();
@@ -47,12 +50,13 @@ pub(super) fn product(
     match (s.element < 4.0, column) {
         (true, _) => vec![(dots(machine, s, unit.rate), column.then_some("skinny GEMM"))],
         (false, true) => vec![skinny()],
-        (false, false) => vec![(packed(machine, s, unit.rate), None)],
+        (false, false) => vec![(packed(machine, s, unit.rate, kept), None)],
     }
 }
 
 /// The blocking and the touches of the packed product's own loops; it is blocked as a whole, and threads divide its tiles.
-fn blocking(machine: &Machine, s: &Shape) -> (Goto, Touches) {
+/// `kept` has the touches of the whole product once they are known.
+fn blocking(machine: &Machine, s: &Shape, kept: &OnceCell<Touches>) -> (Goto, Touches) {
     let mut caches = [(0, 0); 3];
     let depth = machine.depth.min(3);
     for (to, cache) in caches.iter_mut().zip(machine.caches()) {
@@ -60,7 +64,9 @@ fn blocking(machine: &Machine, s: &Shape) -> (Goto, Touches) {
     }
     let (m, n) = s.whole;
     let goto = Goto::new(m as u64, n as u64, s.k as u64, machine.vectors(), &caches[..depth]);
-    let touches = traffic::dense(m, n, s.k, &goto, machine.caches[0].line)
+    let touches = kept
+        .get_or_init(|| touch_dense::dense(machine.caches(), (m, n, s.k), &goto))
+        .clone()
         .divided(s.part)
         .at_least(Operand::Weights, s.weights.0)
         .at_least(Operand::Metadata, s.weights.1)
@@ -70,9 +76,9 @@ fn blocking(machine: &Machine, s: &Shape) -> (Goto, Touches) {
 }
 
 /// Packed and blocked, vectors along the columns of activations ([`Goto`]).
-fn packed(machine: &Machine, s: &Shape, rate: f64) -> Demand {
+fn packed(machine: &Machine, s: &Shape, rate: f64, kept: &OnceCell<Touches>) -> Demand {
     let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
-    let (goto, touches) = blocking(machine, s);
+    let (goto, touches) = blocking(machine, s, kept);
     let (fmas, loads) = (rate / lanes, machine.l1() / machine.vector);
     let vectors = (s.m / lanes).ceil();
     let rows = (goto.nr as f64).min(s.n);
@@ -130,7 +136,7 @@ fn dots(machine: &Machine, s: &Shape, rate: f64) -> Demand {
     let columns = (narrow_columns(words as u64) as f64).min(s.m);
     let groups = (s.m / columns).ceil();
     let converted = words * 4.0 * columns;
-    let mut t = Touches::default();
+    let mut t = Touches::new(machine.caches());
     t.direct(Operand::Weights, s.weights.0, groups, s.weights.0 + converted);
     t.direct(Operand::Inputs, s.inputs, 1.0, 0.0);
     t.packed(Operand::Inputs, s.m * words * 4.0, converted, ((s.n / 8.0).ceil(), converted + words * 32.0));
@@ -164,7 +170,7 @@ fn tiles(machine: &Machine, s: &Shape, rate: f64, swap: bool) -> Demand {
     let block = b.mc * b.kc * e;
     let sliver = b.kc * b.nr * e;
     let repacks = (v / b.nc).ceil();
-    let mut t = Touches::default();
+    let mut t = Touches::new(machine.caches());
     let own = source(vector_operand);
     t.direct(vector_operand, own, repacks, own + b.nc * b.kc * e);
     t.packed(vector_operand, u * s.k * e * repacks, block, ((b.nc / b.nr).ceil(), block + sliver));
@@ -186,7 +192,7 @@ fn tiles(machine: &Machine, s: &Shape, rate: f64, swap: bool) -> Demand {
 }
 
 /// Few rows: weights are read once, where they lie, and meet every row in registers.
-fn skinny(machine: &Machine, s: &Shape, rate: f64) -> Demand {
+fn skinny(machine: &Machine, s: &Shape, rate: f64, kept: &OnceCell<Touches>) -> Demand {
     let lanes = machine.lanes();
     let e = s.element;
     let along = (s.k * e.min(4.0) / 4.0 / lanes).ceil();
@@ -196,9 +202,9 @@ fn skinny(machine: &Machine, s: &Shape, rate: f64) -> Demand {
     let issued = (s.k / lanes).ceil() * lanes * s.m * s.n;
     let x = s.m * s.k * e;
     let touches = if s.whole.0 <= 1.0 && e == 4.0 {
-        blocking(machine, s).1
+        blocking(machine, s, kept).1
     } else {
-        let mut t = Touches::default();
+        let mut t = Touches::new(machine.caches());
         t.direct(Operand::Weights, s.weights.0, 1.0, 0.0);
         t.direct(Operand::Inputs, s.inputs, s.n / rows, x + rows * s.k * e);
         t.direct(Operand::Outputs, s.outputs, 1.0, 0.0);
@@ -222,7 +228,7 @@ pub(super) fn direct(machine: &Machine, s: &Shape, groups: f64, rate: f64) -> De
     let issued = (outputs / lanes).ceil() * lanes * s.k;
     // Rows of the image under the kernel stay in L1 or L2: taps re-read what was just touched.
     let row = (s.inputs * groups / s.m.sqrt()).max(s.element) * s.k.sqrt();
-    let mut touches = Touches::default();
+    let mut touches = Touches::new(machine.caches());
     touches.direct(Operand::Weights, s.weights.0 * groups, 1.0, 0.0);
     touches.direct(Operand::Inputs, s.inputs * groups, s.k.sqrt(), row);
     touches.direct(Operand::Outputs, s.outputs * groups, 1.0, 0.0);

@@ -5,7 +5,7 @@
 //! directly (non-inclusive last level), so the shared level is paid for what it serves itself.
 
 use super::machine::Machine;
-use super::traffic::{self, Reuse, Touches};
+use super::traffic::Touches;
 use crate::cost::{MAX_LEVELS, OperandBytes};
 use crate::units::Bytes;
 
@@ -113,22 +113,22 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
     for touch in demand.touches.iter() {
         let shares = split.shares(touch.operand);
         for (i, cache) in machine.caches().iter().enumerate() {
-            let missed = match (touch.reuse, touch.operand) {
-                (Reuse::First, _) if residency.warm.is_finite() => {
+            let missed = match (touch.first, touch.operand) {
+                (true, _) if residency.warm.is_finite() => {
                     // A private cache holds the share of its own core.
                     cache.miss(if cache.shared { residency.warm } else { residency.warm / cores })
                 }
                 // What runs before has just written the inputs, and read what is written now.
-                (Reuse::First, Operand::Inputs | Operand::Outputs) => {
+                (true, Operand::Inputs | Operand::Outputs) => {
                     let near = if cache.shared { residency.near } else { residency.near / cores };
                     let held = if i + 1 == depth { 1.0 } else { 1.0 - cache.miss(near) };
                     1.0 - residency.inputs * held
                 }
-                _ => traffic::miss(cache, touch.reuse),
+                _ => touch.missed[i],
             };
             let once = count * touch.bytes * missed;
             let bytes = once * if touch.written { 2.0 } else { 1.0 };
-            let first = touch.reuse == Reuse::First;
+            let first = touch.first;
             // What is written for the first time returns later, unless the caches are full of it.
             let paid = if first && touch.bytes <= machine.last().capacity { once } else { bytes };
             core[i + 1] += paid;

@@ -1,16 +1,19 @@
 //! CPUs: an execution–cache–memory model over tile footprints.
 //!
 //! [`machine`] turns the profile into rates per cycle, [`kernels`] chooses what runs, [`dense`], [`sparse`],
-//! [`attention`] and [`stream`] say what one core does for it, [`traffic`] which bytes that moves, [`hierarchy`] what it
-//! costs.
+//! [`attention`] and [`stream`] say what one core does for it, [`touch_dense`] and [`touch_blocks`] what the kernels' loops
+//! touch, [`traffic`] which bytes that moves and [`sets`] which of them a cache still has, [`hierarchy`] what it costs.
 
 mod attention;
 mod dense;
 mod hierarchy;
 mod kernels;
 mod machine;
+mod sets;
 mod sparse;
 mod stream;
+mod touch_blocks;
+mod touch_dense;
 mod traffic;
 
 use super::roofline::{Peaks, compulsory, dense as dense_macs, dtype, effectual};
@@ -29,7 +32,8 @@ use hierarchy::{Demand, Operand, Priced, Residency, Split, price};
 use kernels::{Kernel, select};
 use machine::{Machine, Unit};
 use sparse::{Index, Nonzeros};
-use traffic::Part;
+use std::cell::OnceCell;
+use traffic::{Part, Touches};
 
 /// The cost model of a CPU.
 pub struct CpuModel {
@@ -91,7 +95,8 @@ impl CpuModel {
             stored.values = Bytes(g.weights.elements() * g.dtype.bytes());
             stored.metadata = Bytes::ZERO;
         }
-        let job = Job { g, unit, kernel, executed: &executed, weights: (stored.values.get(), stored.metadata.get()) };
+        let weights = (stored.values.get(), stored.metadata.get());
+        let job = Job { g, unit, kernel, executed: &executed, weights, touches: OnceCell::new() };
         let inputs = g.input_bytes().get();
         let held = if inputs > 0.0 { (g.resident.get() / inputs).clamp(0.0, 1.0) } else { 0.0 };
         let all = job.weights.0 + job.weights.1 + inputs + g.output_bytes().get() + g.epilogue.bytes.get();
@@ -179,14 +184,14 @@ impl CpuModel {
         };
         let mut rows = |units: f64, (rows, cols): (u64, u64), index: Index, one: &'static str| {
             let z = Nonzeros { units, rows: rows as f64, cols: cols as f64, index };
-            let demand = sparse::product(machine, &shape, &z, job.unit.rate);
+            let demand = sparse::product(machine, &shape, &z, job.unit.rate, &job.touches);
             offer(finish(demand, 1.0), per_core, (m <= 1.0).then_some(one));
         };
         let kept = g.weights.kept_per_row() as f64 * g.weights.rows() as f64 * share;
         match job.kernel {
             _ if direct => offer(finish(dense::direct(machine, &shape, per_core, vector_rate), per_core), 1.0, None),
             Kernel::Dense | Kernel::Direct => {
-                for (demand, name) in dense::product(machine, &shape, job.unit, vector_rate) {
+                for (demand, name) in dense::product(machine, &shape, job.unit, vector_rate, &job.touches) {
                     offer(finish(demand, 1.0), per_core, name);
                 }
             }
@@ -329,6 +334,8 @@ struct Job<'a> {
     kernel: Kernel,
     executed: &'a Executed,
     weights: (f64, f64),
+    /// Of the whole product, however many threads share it.
+    touches: OnceCell<Touches>,
 }
 
 struct Sizes {

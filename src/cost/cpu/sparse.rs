@@ -3,8 +3,10 @@
 use super::dense::Shape;
 use super::hierarchy::{Demand, First, Operand};
 use super::machine::Machine;
-use super::traffic::{self, Stored, Touches};
+use super::touch_blocks::{self, Stored};
+use super::traffic::Touches;
 use crate::lower::blocking::{self, PANEL_VECTORS, block_k};
+use std::cell::OnceCell;
 
 /// What a kernel meets in one core's share of the matrix.
 #[derive(Clone, Copy, Debug)]
@@ -34,7 +36,8 @@ pub(super) enum Index {
 const PANEL: f64 = PANEL_VECTORS as f64;
 
 /// The kernel for many columns, its blocks of k as long as it packs them, and the one for a single column.
-pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> Demand {
+/// `kept` has the touches of the whole product once they are known.
+pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kept: &OnceCell<Touches>) -> Demand {
     let vectors = machine.vectors();
     let (m, n) = s.whole;
     let blocks = z.units / s.part.weights;
@@ -45,9 +48,13 @@ pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> 
     // N:M has codes alone.
     let (index, start) = if z.index == Index::Nm { (s.weights.1 / z.units.max(1.0), 0.0) } else { (2.0, 16.0) };
     let stored = Stored { m, n, k: s.k, rows, cols, blocks, block_k: kb, index, start };
-    let touches = traffic::blocks(&stored, &vectors, machine.caches[0].line)
+    // Blocks are stored as high as the matrix is, whatever a format says of those at its end.
+    let weights = if z.index == Index::Block { 0.0 } else { s.weights.0 };
+    let touches = kept
+        .get_or_init(|| touch_blocks::blocks(machine.caches(), &stored, &vectors))
+        .clone()
         .divided(s.part)
-        .at_least(Operand::Weights, s.weights.0)
+        .at_least(Operand::Weights, weights)
         .at_least(Operand::Metadata, s.weights.1)
         .at_least(Operand::Inputs, s.inputs)
         .at_least(Operand::Outputs, s.outputs);
@@ -145,7 +152,7 @@ pub(super) fn tiles(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> De
     let packed = s.m * s.k * e;
     let touches = (issued * e / rows / packed).max(1.0);
     let passes = (columns / wide).ceil() * (z.rows / rows).ceil();
-    let mut t = Touches::default();
+    let mut t = Touches::new(machine.caches());
     t.direct(Operand::Weights, s.weights.0, (columns / wide).ceil(), stored / (s.n / z.rows).max(1.0));
     t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
     t.direct(Operand::Inputs, s.inputs, 1.0, 0.0);

@@ -30,7 +30,7 @@ pub(super) fn demand(machine: &Machine, s: &Stream, share: f64) -> Demand {
     let parameters = s.parameters.get().max(if looked_up { s.rows as f64 * line } else { 0.0 });
     let parameters = if s.parameters.get() > 0.0 { parameters } else { 0.0 };
     let (input, output) = (s.input.get() / share, s.output.get() / share);
-    let mut touches = Touches::default();
+    let mut touches = Touches::new(machine.caches());
     touches.direct(Operand::Weights, parameters / share, 1.0, 0.0);
     touches.direct(Operand::Inputs, input, passes, row);
     touches.direct(Operand::Outputs, output, 1.0, 0.0);

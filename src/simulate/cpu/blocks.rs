@@ -2,7 +2,7 @@
 
 use super::cache::Operand;
 use super::memory::{Array, Core};
-use crate::lower::blocking::{FRAME, PANEL_VECTORS, TILE_ROWS, Vectors, block_k, window};
+use crate::lower::blocking::{PANEL_VECTORS, TILE_ROWS, Vectors, block_k, strips, window};
 use crate::sparsity::Mask;
 
 const WORD: u64 = 4;
@@ -95,13 +95,17 @@ impl Blocks {
             index: core.array(Operand::Metadata, self.index.len() as u64 * 2),
             starts: core.array(Operand::Metadata, self.starts.len() as u64 * 4),
             offsets: core.array(Operand::Metadata, offsets.len() as u64 * 8),
-            frame: core.array(Operand::Scratch, FRAME),
+            order: core.array(Operand::Metadata, self.order.len() as u64 * 4),
+            frame: core.array(Operand::Scratch, vectors.frame(m)),
+            stack: vectors.frame(m),
             begins: offsets,
         };
-        // Rows are divided among threads by their blocks, however few threads there are.
-        let work = core.array(Operand::Scratch, self.down() * 8);
-        core.write(work, 0, self.down() * 8);
-        core.read(work, 0, self.down() * 8);
+        // Windows of rows are divided among threads by their blocks, however few threads there are.
+        let window = window(self.down(), self.rows, 1);
+        let windows = self.down().div_ceil(window) * 8;
+        let work = core.array(Operand::Scratch, windows);
+        core.write(work, 0, windows);
+        core.read(work, 0, windows);
         if m == 1 {
             return weights.column(core, x, y);
         }
@@ -112,7 +116,6 @@ impl Blocks {
         }
         let width = PANEL_VECTORS * lanes;
         let packed = core.array(Operand::Scratch, self.k * width * WORD);
-        let window = window(self.down(), self.rows, 1);
         let step = (TILE_ROWS / self.rows / window).max(1) * window;
         let tile = core.array(Operand::Scratch, step * self.rows * width * WORD);
         for first in (0..m).step_by(width as usize) {
@@ -152,19 +155,18 @@ struct Weights<'a> {
     index: Array,
     starts: Array,
     offsets: Array,
+    order: Array,
     frame: Array,
+    /// Bytes of the frame that a pass touches.
+    stack: u64,
     /// Where the values of a block row in a block of K begin.
     begins: Vec<u64>,
 }
 
-/// Strips of rows that a block is cut into.
-fn strips(rows: u64) -> impl Iterator<Item = u64> {
-    std::iter::repeat_n(8, (rows / 8) as usize).chain([4, 2, 1].into_iter().filter(move |h| rows & h != 0))
-}
-
 impl Weights<'_> {
-    /// Reads where a block row of a block of K begins and ends.
+    /// Reads which block row is at a place of a block of K, and where it begins and ends.
     fn range(&self, core: &mut Core, at: u64) -> std::ops::Range<u64> {
+        core.read(self.order, at * 4, 4);
         core.read(self.starts, at * 4, 8);
         core.read(self.offsets, at * 8, 16);
         self.blocks.starts[at as usize]..self.blocks.starts[at as usize + 1]
@@ -184,12 +186,12 @@ impl Weights<'_> {
                 let count = stored.end - stored.start;
                 let rows = b.height(block_row);
                 let mut inside = 0;
-                for height in strips(rows) {
+                for height in strips(rows, self.vectors.rows) {
                     let passes = panel.vectors.div_ceil(self.vectors.tile(height));
                     let mut vector = 0;
                     for pass in 0..passes {
                         let width = (panel.vectors - vector).div_ceil(passes - pass);
-                        core.read(self.frame, 0, FRAME);
+                        core.read(self.frame, 0, self.stack);
                         let results = (0..height).map(|h| ((row + inside + h) * stride) * WORD + vector * lane);
                         if block > 0 {
                             results.clone().for_each(|at| core.read(y, at, width * lane));
@@ -226,8 +228,8 @@ impl Weights<'_> {
                 let count = stored.end - stored.start;
                 let rows = b.height(block_row);
                 let mut inside = 0;
-                for height in strips(rows) {
-                    core.read(self.frame, 0, FRAME);
+                for height in strips(rows, self.vectors.strip(1)) {
+                    core.read(self.frame, 0, self.stack);
                     let mut value = (self.begins[at as usize] + inside * b.cols * count) * WORD;
                     for i in stored.clone() {
                         core.read(self.index, i * 2, 2);
