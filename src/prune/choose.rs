@@ -20,6 +20,20 @@ pub struct Tile<'a> {
     pub n: usize,
     /// Columns.
     pub k: usize,
+    /// Where others were removed or all changed places: which row and column of the layer's matrix each one was, and the
+    /// extents of that matrix.
+    pub from: Option<&'a Origin>,
+}
+
+/// Rows and columns that are left of a matrix, or in another order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Rows and columns before.
+    pub extents: (usize, usize),
+    /// Which row each row was.
+    pub rows: Vec<usize>,
+    /// Which column each column was.
+    pub cols: Vec<usize>,
 }
 
 /// What stays of a tile.

@@ -50,6 +50,43 @@ impl Statistics {
         self
     }
 
+    /// Of the matrix that has these rows and columns of an `[n, k]` one, in this order; `None` for all of them.
+    #[must_use]
+    pub fn part(&self, (n, k): (usize, usize), rows: Option<&[usize]>, cols: Option<&[usize]>) -> Self {
+        let all = |extent: usize, some: Option<&[usize]>| some.map_or_else(|| (0..extent).collect(), <[usize]>::to_vec);
+        let (rows, cols): (Vec<usize>, Vec<usize>) = (all(n, rows), all(k, cols));
+        let matrix = |values: &[f32]| -> Vec<f32> {
+            let at = |&r: &usize| cols.iter().map(move |&c| values[r * k + c]);
+            rows.iter().flat_map(at).collect()
+        };
+        // What does not fit the whole matrix is left to those who say so.
+        let part = Self {
+            inputs: self.inputs.as_ref().map(|x| match x.len() % k.max(1) {
+                0 => x.chunks_exact(k.max(1)).flat_map(|x| cols.iter().map(|&c| x[c])).collect(),
+                _ => x.clone(),
+            }),
+            norms: self
+                .norms
+                .as_ref()
+                .map(|x| if x.len() == k { cols.iter().map(|&c| x[c]).collect() } else { x.clone() }),
+            products: self.products.as_ref().map(|p| match p.len() == k * k {
+                true => cols.iter().flat_map(|&i| cols.iter().map(move |&j| p[i * k + j])).collect(),
+                false => p.clone(),
+            }),
+            gamma: self
+                .gamma
+                .as_ref()
+                .map(|g| if g.len() == n { rows.iter().map(|&r| g[r]).collect() } else { g.clone() }),
+            ..Self::default()
+        };
+        match &self.gradients {
+            Some(g) if g.len() == self.samples * n * k => {
+                part.with_gradients(g.chunks_exact((n * k).max(1)).flat_map(matrix).collect(), self.samples)
+            }
+            _ => part,
+        }
+    }
+
     /// Whether anything of the inputs is known.
     pub fn knows_inputs(&self) -> bool {
         self.inputs.is_some() || self.norms.is_some() || self.products.is_some()
