@@ -55,7 +55,7 @@ impl Observed {
         let feeds = batches(&session, arrays).map_err(|reason| Error::Model { path: data.into(), reason })?;
         let mut observed = Self { batches: feeds.len(), ..Self::default() };
         observed.outputs = session.outputs().iter().map(|p| p.name.clone()).collect();
-        let mut sums: HashMap<String, Sums> = HashMap::new();
+        let mut sums: HashMap<String, Vec<Sums>> = HashMap::new();
         let mut bound: Option<(Vec<Vec<u64>>, Graph)> = None;
         for feed in &feeds {
             session.check(feed)?;
@@ -85,9 +85,15 @@ impl Observed {
                 let layer = graph.layer(*node);
                 let (Some(weight), value) = (layer.weight(), &values[place[tensor.as_str()]]) else { continue };
                 let sum = sums.entry(layer.name.clone()).or_default();
-                if let Err(reason) = rows(layer, weight, value, &mut |rows, k| sum.add(rows, k)) {
+                let mut add = |group: usize, rows: &[f32], k: usize| {
+                    sum.resize_with(sum.len().max(group + 1), Sums::default);
+                    sum[group].add(rows, k);
+                };
+                if let Err(reason) = rows(layer, weight, value, &mut add) {
                     sums.remove(&layer.name);
-                    observed.skipped.push((layer.name.clone(), reason));
+                    if observed.skipped.iter().all(|(name, _)| *name != layer.name) {
+                        observed.skipped.push((layer.name.clone(), reason));
+                    }
                 }
             }
             values.truncate(observed.outputs.len());
@@ -96,7 +102,7 @@ impl Observed {
         // The caller's graph may know fewer layers than that of the inputs' extents.
         let known: HashSet<&str> = graph.layers().map(|l| l.name.as_str()).collect();
         sums.retain(|name, _| known.contains(name.as_str()));
-        observed.statistics = sums.into_iter().map(|(name, s)| (name, s.statistics())).collect();
+        observed.statistics = sums.into_iter().map(|(name, s)| (name, statistics(s))).collect();
         observed.feeds = feeds;
         Ok(observed)
     }
@@ -228,7 +234,9 @@ impl Readers {
                 continue;
             }
             let reason = match (&layer.op, graph.inputs(node).first()) {
-                (Op::Conv(c), _) if c.groups > 1 => "each group of its filters reads other inputs".to_owned(),
+                (Op::Conv(c), _) if c.transposed && c.groups > 1 => {
+                    "its filters are transposed and in groups".to_owned()
+                }
                 (Op::Conv(_) | Op::Linear(_), Some(&(from, output))) => {
                     let tensor = &graph.layer(from).outputs[output as usize].name;
                     if session.knows(tensor) {
@@ -245,12 +253,16 @@ impl Readers {
     }
 }
 
-/// Hands the rows `[samples, k]` that a layer multiplies by its weight matrix to `visit`, a run of them at a time. Of a
-/// transposed convolution, whose matrix has a row for each output channel and tap, these are the channels at each place.
+/// Takes the group of filters, a run of rows and k.
+type Visit<'a> = dyn FnMut(usize, &[f32], usize) + 'a;
+
+/// Hands the rows `[samples, k]` that a layer multiplies by its weight matrix to `visit`, a run of them at a time, group by
+/// group where filters are in groups. Of a transposed convolution, whose matrix has a row for each output channel and tap,
+/// these are the channels at each place.
 ///
 /// # Errors
 /// A tensor that does not have the layer's inputs, in words.
-fn rows(layer: &Layer, weight: &Param, x: &Array, visit: &mut dyn FnMut(&[f32], usize)) -> Result<(), String> {
+fn rows(layer: &Layer, weight: &Param, x: &Array, visit: &mut Visit) -> Result<(), String> {
     let k = view(layer, weight, &weight.shape).ok_or("has no weight matrix")?.k;
     let strange = || format!("reads a tensor of {:?}, which is not rows of {k}", x.shape);
     if x.integers.is_some() {
@@ -258,18 +270,21 @@ fn rows(layer: &Layer, weight: &Param, x: &Array, visit: &mut dyn FnMut(&[f32], 
     }
     match &layer.op {
         Op::Conv(c) if x.shape.len() == c.kernel.len() + 2 => {
-            let channels = x.shape[1] as usize;
+            let groups = c.groups.max(1) as usize;
+            let channels = x.shape[1] as usize / groups;
             let taps: u64 = if c.transposed { 1 } else { c.kernel.iter().product() };
             if channels * taps as usize != k {
                 return Err(strange());
             }
             let columns = Columns::of(c, &x.shape[2..]);
             let each = channels * x.shape[2..].iter().product::<u64>() as usize;
-            x.values.chunks_exact(each.max(1)).for_each(|image| columns.rows(image, channels, visit));
+            for (i, image) in x.values.chunks_exact(each.max(1)).enumerate() {
+                columns.rows(image, channels, &mut |rows, k| visit(i % groups, rows, k));
+            }
             Ok(())
         }
         Op::Linear(_) if x.shape.last() == Some(&(k as u64)) => {
-            visit(&x.values, k);
+            visit(0, &x.values, k);
             Ok(())
         }
         _ => Err(strange()),
@@ -360,6 +375,16 @@ fn unravel(mut flat: u64, extents: &[u64]) -> Vec<u64> {
     at
 }
 
+/// What is known of a layer's groups of filters, mostly one.
+fn statistics(mut groups: Vec<Sums>) -> Statistics {
+    if groups.len() == 1 {
+        return groups.remove(0).statistics();
+    }
+    let mut known = Statistics::none();
+    known.groups = groups.into_iter().map(Sums::statistics).collect();
+    known
+}
+
 /// Rows of a layer as they come: kept as they are while they are few, then their products.
 #[derive(Default)]
 struct Sums {
@@ -406,7 +431,10 @@ fn add_products(products: &mut [f64], rows: &[f32], k: usize) {
     if products.len() != k * k || samples * k != x.len() {
         return;
     }
-    let threads = gemm::Parallelism::Rayon(rayon::current_num_threads());
+    let threads = match rayon::current_num_threads() {
+        threads if threads > 1 && k > 64 => gemm::Parallelism::Rayon(threads),
+        _ => gemm::Parallelism::None,
+    };
     // SAFETY: `products` is k × k and `x` samples × k, row-major, as was just checked; they do not overlap.
     unsafe {
         gemm::gemm(

@@ -1,5 +1,6 @@
 //! Which weights stay: the seam between what is known of a layer and what is written.
 
+use super::saliency::named;
 use crate::error::Result;
 use crate::pattern::SparsityPattern;
 use crate::sparsity::saliency::{Matrix, magnitude};
@@ -88,7 +89,8 @@ impl Choose for Magnitude {
     fn choose(&self, tile: &Tile, mut weights: Vec<f32>, pattern: SparsityPattern) -> Result<Choice> {
         // The weights are not needed again: their place serves for their scores.
         weights.iter_mut().for_each(|w| *w = w.abs());
-        Ok(Choice { mask: select::mask(&weights, tile.n, tile.k, &pattern)?, updated: None })
+        let mask = select::mask(&weights, tile.n, tile.k, &pattern).map_err(|e| named(e, tile.layer))?;
+        Ok(Choice { mask, updated: None })
     }
 
     fn scores(&self, _: &str, weights: Matrix<'_>) -> Result<Vec<f32>> {

@@ -254,7 +254,7 @@ pub(super) fn at(error: Error, layer: &Layer) -> Error {
     named(error, &layer.name)
 }
 
-fn named(error: Error, layer: &str) -> Error {
+pub(super) fn named(error: Error, layer: &str) -> Error {
     match error {
         Error::Argument { argument, reason } => {
             Error::Argument { argument: format!("layer `{layer}`, {argument}"), reason }
