@@ -109,7 +109,10 @@ impl Pruning {
         let mut report = QualityReport::new(criterion.name(), global, choices.layers.iter().map(row).collect());
         if let Some(observed) = &observed {
             let settled = Settled::new(&selector, &choices.layers);
-            report.outputs = answers(observed, network, assignment, &settled, round_to)?;
+            match answers(observed, network, assignment, &settled, round_to) {
+                Ok(outputs) => report.outputs = outputs,
+                Err(e) => eprintln!("warning: how far the network's answers move is not known: {e:#}"),
+            }
         }
         let masks = choices.layers.into_iter().map(|c| (c.layer, c.masks)).collect();
         Ok(Chosen { masks, report })
