@@ -1,11 +1,12 @@
 //! How fast a network of BERT's size is masked: 438 MB of fp32 weights, read, chosen and written, beside a copy of the
-//! same bytes in memory.
+//! same bytes in memory, in interleaved runs. GB/s are bytes of the file over the least time, the same for all rows.
+//!
+//! `cargo bench --bench prune`, on an otherwise idle machine.
 
 #[path = "../tests/common/onnx.rs"]
 mod onnx;
 
 use bytes::Bytes;
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use hwsim::lower::Assignment;
 use hwsim::prune::onnx::Source;
 use hwsim::prune::{Magnitude, Request};
@@ -16,6 +17,9 @@ use onnx::{Builder, node, value};
 use prost::Message;
 use std::hint::black_box;
 use std::path::Path;
+use std::time::Instant;
+
+const RUNS: usize = 9;
 
 /// Random elements in (−0.5, 0.5).
 fn weight(name: &str, rows: i64, cols: i64, state: &mut u64) -> TensorProto {
@@ -50,48 +54,70 @@ fn model() -> Vec<u8> {
     net.output("x12").model.encode_to_vec()
 }
 
-fn masks(c: &mut Criterion) {
+fn prune(path: &Path, rule: &str, out: Option<&Path>) {
+    let source = Source::open(path, &Options::default()).expect("a model");
+    let assignment = Assignment::parse(&[rule]).expect("a pattern");
+    let zeros = source.zero_points();
+    let request = Request {
+        assignment: &assignment,
+        choose: &Magnitude,
+        zero_in_place: false,
+        strict: true,
+        zeros,
+        round_to: 1,
+        global: false,
+        permute: None,
+    };
+    let rewrite = source.plan(&request).expect("a plan");
+    let pieces = rewrite.splice(Some("data")).expect("pieces").model;
+    let write = |to: &mut (dyn std::io::Write + Send)| rewrite.write(&pieces, &Magnitude, to).map(drop);
+    match out {
+        Some(path) => write_whole(path, write).expect("a file"),
+        None => write(&mut std::io::sink()).expect("a sink"),
+    }
+}
+
+fn main() {
     let folder = tempfile::tempdir().expect("a folder");
     let (from, to) = (folder.path().join("bert.onnx"), folder.path().join("pruned.onnx"));
     let bytes = model();
     std::fs::write(&from, &bytes).expect("room for the model");
-    let mut group = c.benchmark_group("mask_438_MB");
-    group.sample_size(10);
-    group.throughput(Throughput::Bytes(bytes.len() as u64));
     let mut copy = vec![0u8; bytes.len()];
-    group.bench_function("memcpy", |b| {
-        b.iter(|| {
-            copy.copy_from_slice(black_box(&bytes));
-            black_box(&copy);
-        });
-    });
-    let prune = |path: &Path, rule: &str, out: Option<&Path>| {
-        let source = Source::open(path, &Options::default()).expect("a model");
-        let assignment = Assignment::parse(&[rule]).expect("a pattern");
-        let zeros = source.zero_points();
-        let request = Request {
-            assignment: &assignment,
-            choose: &Magnitude,
-            zero_in_place: false,
-            strict: true,
-            zeros,
-            round_to: 1,
-            global: false,
-            permute: None,
-        };
-        let rewrite = source.plan(&request).expect("a plan");
-        let pieces = rewrite.splice(Some("data")).expect("pieces").model;
-        let write = |to: &mut (dyn std::io::Write + Send)| rewrite.write(&pieces, &Magnitude, to).map(drop);
-        match out {
-            Some(path) => write_whole(path, write).expect("a file"),
-            None => write(&mut std::io::sink()).expect("a sink"),
+    let mut rows: Vec<(&str, Box<dyn FnMut()>)> = vec![
+        (
+            "memcpy, one thread",
+            Box::new(|| {
+                copy.copy_from_slice(black_box(&bytes));
+                black_box(&copy);
+            }),
+        ),
+        ("2:4, to nowhere", Box::new(|| prune(&from, "2:4", None))),
+        ("2:4, to a file", Box::new(|| prune(&from, "2:4", Some(&to)))),
+        ("unstructured@0.8, to a file", Box::new(|| prune(&from, "unstructured@0.8", Some(&to)))),
+    ];
+    let mut times = vec![Vec::with_capacity(RUNS); rows.len()];
+    for _ in 0..RUNS {
+        for ((_, work), times) in rows.iter_mut().zip(&mut times) {
+            let began = Instant::now();
+            work();
+            times.push(began.elapsed().as_secs_f64());
         }
-    };
-    group.bench_function("2:4, to nowhere", |b| b.iter(|| prune(&from, "2:4", None)));
-    group.bench_function("2:4, to a file", |b| b.iter(|| prune(&from, "2:4", Some(&to))));
-    group.bench_function("unstructured@0.8, to a file", |b| b.iter(|| prune(&from, "unstructured@0.8", Some(&to))));
-    group.finish();
+    }
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    println!(
+        "| {} MB, {threads} threads, {RUNS} runs | least s | median s | GB/s | of memcpy |",
+        bytes.len() / 1_000_000
+    );
+    println!("| --- | ---: | ---: | ---: | ---: |");
+    times.iter_mut().for_each(|t| t.sort_by(f64::total_cmp));
+    for ((name, _), t) in rows.iter().zip(&times) {
+        let rate = |t: f64| bytes.len() as f64 / t / 1e9;
+        println!(
+            "| {name} | {:.3} | {:.3} | {:.2} | {:.2} |",
+            t[0],
+            t[RUNS / 2],
+            rate(t[0]),
+            rate(t[0]) / rate(times[0][0])
+        );
+    }
 }
-
-criterion_group!(benches, masks);
-criterion_main!(benches);

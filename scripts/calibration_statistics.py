@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Records what `hwsim estimate --saliency wanda|obd|sparsegpt --calibration-data` reads, with onnxruntime.
 
+hwsim runs such inputs by itself; this is for networks with operators or element types that its own runtime lacks.
+
     pip install numpy onnx onnxruntime
     python3 scripts/calibration_statistics.py model.onnx inputs.npz statistics.npz [--products 4096] [--rows 512]
 

@@ -159,9 +159,12 @@ fn numpy_arrays_are_read() {
     let array = npz::parse(&npy("<f8", "False", "(2, 1)", &data)).unwrap();
     assert_eq!((array.shape, array.values), (vec![2, 1], vec![1.5, -2.0]));
     assert_eq!(npz::parse(&npy("<f8", "False", "()", &data[..8])).unwrap().shape, Vec::<u64>::new());
+    let whole: Vec<u8> = [1i64 << 40, -3].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let array = npz::parse(&npy("<i8", "False", "(2,)", &whole)).unwrap();
+    assert_eq!((array.rows(1, 1).values, array.integers), (vec![-3.0], Some(vec![1 << 40, -3])));
     for (bytes, complaint) in [
         (npy("<f8", "True", "(2,)", &data), "column-major"),
-        (npy("<i8", "False", "(2,)", &data), "<i8"),
+        (npy("<c8", "False", "(2,)", &data), "<c8"),
         (npy("<f8", "False", "(3,)", &data), "claims 3"),
         (b"PK".to_vec(), "begin"),
         (b"\x93NUMPY\x01\x00\xff\xff{".to_vec(), "ends"),

@@ -14,8 +14,16 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     for rule in ["2:4", "channel@0.5"] {
         let assignment = Assignment::parse(&[rule]).expect("a pattern");
         let zeros = source.zero_points();
-        let request =
-            Request { assignment: &assignment, choose: &Magnitude, zero_in_place: false, strict: false, zeros, round_to: 1, global: false };
+        let request = Request {
+            assignment: &assignment,
+            choose: &Magnitude,
+            zero_in_place: false,
+            strict: false,
+            zeros,
+            round_to: 1,
+            global: false,
+            permute: None,
+        };
         let Ok(rewrite) = source.plan(&request) else { continue };
         let Ok(output) = rewrite.splice(Some("fuzz.onnx.data")) else { continue };
         let mut bytes = Vec::new();

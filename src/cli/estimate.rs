@@ -2,6 +2,7 @@
 
 use super::output::Format;
 use super::{output, resolve};
+use anyhow::bail;
 use clap::ValueEnum;
 use hwsim::cost::preferred::preferred_multiple;
 use hwsim::cost::{Options, Timing};
@@ -19,7 +20,8 @@ pub struct Args {
     /// Hardware profile: a path or a name (`hwsim profiles` lists them)
     #[arg(long, short)]
     profile: String,
-    /// Constants that `hwsim calibrate` fitted on this CPU [default: P.calib.toml beside P, where it is]
+    /// Constants that `hwsim calibrate` fitted on this CPU [default: P.calib.toml beside P, where it is]; an .npz is taken
+    /// for --calibration-data
     #[arg(long, value_name = "C.calib.toml")]
     calibration: Option<PathBuf>,
     #[command(flatten)]
@@ -126,7 +128,16 @@ pub fn round_to(text: &str) -> Result<RoundTo, String> {
     }
 }
 
-pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn run(mut args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
+    let inputs = args.calibration.take_if(|p| p.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz")));
+    if let Some(path) = inputs {
+        if !args.pruning.asked() {
+            bail!("{}: calibration inputs decide which weights stay; name a criterion with --saliency", path.display());
+        }
+        if args.pruning.calibration_data.replace(path).is_some() {
+            bail!("--calibration and --calibration-data both name calibration inputs; give one");
+        }
+    }
     let mut profile = super::profile(&args.profile)?;
     if let Some(path) = &args.calibration {
         super::calibrate_with(&mut profile, path)?;
@@ -155,8 +166,9 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         None => {
             (graph, quality) = match args.pruning.asked() {
                 true => {
-                    let model = args.workload.with_weights()?;
-                    let chosen = args.pruning.choose(&model, &mut assignment)?;
+                    let (model, path, options) = args.workload.with_weights()?;
+                    let network = (path, &options);
+                    let chosen = args.pruning.choose(&model, network, pruned.round_to, &mut assignment)?;
                     pruned.masks = chosen.masks;
                     (model.graph, Some(chosen.report))
                 }

@@ -146,6 +146,10 @@ fn calibration_of(name: &str) -> Option<PathBuf> {
 
 /// Gives a CPU's profile the parameters of a calibration file.
 fn calibrate_with(profile: &mut hwsim::profile::Profile, path: &Path) -> hwsim::error::Result<()> {
+    if path.extension().is_some_and(|e| e.eq_ignore_ascii_case("npz")) {
+        let reason = "is an .npz, not constants of a machine; calibration inputs go to --calibration-data";
+        return Err(hwsim::error::Error::argument(path.display().to_string(), reason));
+    }
     let calibration = hwsim::profile::Calibration::from_file(path)?;
     if let (hwsim::profile::Device::Cpu(cpu), Some(fitted)) = (&mut profile.device, calibration.cpu) {
         if fitted.device != profile.name {

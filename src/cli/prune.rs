@@ -2,12 +2,14 @@
 
 use super::estimate::{RoundTo, round_to};
 use super::output::{self, RowFormat};
-use super::pruning::Scope;
+use super::pruning::{Scope, calibrate, warn_unseen};
 use anyhow::{bail, ensure};
 use hwsim::cost::preferred::preferred_multiple;
 use hwsim::error::Error;
 use hwsim::lower::Assignment;
-use hwsim::prune::calibration;
+use hwsim::prune::activations::Observed;
+use hwsim::prune::calibration::Calibration;
+use hwsim::prune::judge::Judge;
 use hwsim::prune::onnx::{Output, Rewrite, Source};
 use hwsim::prune::safetensors::Checkpoint;
 use hwsim::prune::saliency::Selector;
@@ -16,7 +18,9 @@ use hwsim::prune::{Choose, Magnitude, Plan, Request};
 use hwsim::report::estimate::default_dtype;
 use hwsim::report::export::write_whole;
 use hwsim::report::prune::Pruning;
-use hwsim::sparsity::Criterion;
+use hwsim::report::quality::{LayerQuality, QualityReport};
+use hwsim::sparsity::{Criterion, Quality};
+use hwsim::workload::layer::Layer;
 use hwsim::workload::weights::Weights;
 use hwsim::workload::{Graph, safetensors};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -36,8 +40,9 @@ pub struct Args {
     /// What decides which weights stay: magnitude (l1), l2, obd, wanda, sparsegpt, bn, taylor, random
     #[arg(long, value_name = "CRITERION", default_value_t)]
     saliency: Criterion,
-    /// Statistics of calibration inputs: .npz with arrays LAYER:x, :norms, :h, :g or :gamma
-    #[arg(long, value_name = "NPZ")]
+    /// Calibration inputs: .npz with arrays named like the network's inputs, which is run on them (samples along the first
+    /// axis, or NAME/0, NAME/1, …); or statistics of such, arrays LAYER:x, :norms, :h, :g or :gamma
+    #[arg(long, visible_alias = "calibration", value_name = "NPZ")]
     calibration_data: Option<PathBuf>,
     /// Seed of the random criterion and of the search for an order
     #[arg(long, default_value_t = 0)]
@@ -70,16 +75,56 @@ pub struct Args {
 }
 
 /// What decides for a network.
-fn chooser(args: &Args, graph: &Graph, weights: &Weights) -> Result<Box<dyn Choose>, Error> {
-    if args.saliency == Criterion::Magnitude {
-        return Ok(Box::new(Magnitude));
+struct Decision {
+    selector: Selector,
+    /// What the network makes of calibration inputs.
+    observed: Option<Observed>,
+    /// Whether the inputs of layers are known, so that what masks change can be said.
+    informed: bool,
+}
+
+impl Decision {
+    fn of(args: &Args, assignment: &Assignment, graph: &Graph, weights: &Weights) -> Result<Self, Error> {
+        let data = args.calibration_data.as_deref();
+        let Calibration { statistics, observed } = calibrate(data, graph, &args.workload)?;
+        warn_unseen(&observed, assignment);
+        let selector = Selector { criterion: args.saliency, seed: args.seed, statistics, ..Selector::default() };
+        Ok(Self { selector: selector.with_scales(graph, weights), observed, informed: data.is_some() })
     }
-    let statistics = match &args.calibration_data {
-        Some(path) => calibration::load(path, graph)?,
-        None => HashMap::new(),
-    };
-    let selector = Selector { criterion: args.saliency, seed: args.seed, statistics, ..Selector::default() };
-    Ok(Box::new(selector.with_scales(graph, weights)))
+
+    fn choose<'a>(&'a self, judge: &'a Judge<'a>) -> &'a dyn Choose {
+        match self.selector.criterion {
+            _ if self.informed => judge,
+            Criterion::Magnitude => &Magnitude,
+            _ => &self.selector,
+        }
+    }
+
+    /// What the masks changed, where it can be said.
+    fn quality(&self, judge: &Judge, graph: &Graph, pruned: &Path) -> Result<Option<QualityReport>, Error> {
+        if !self.informed {
+            return Ok(None);
+        }
+        let mut found: HashMap<String, (String, Quality)> =
+            judge.verdicts().into_iter().map(|(layer, pattern, quality)| (layer, (pattern, quality))).collect();
+        let row = |layer: &Layer| {
+            let (pattern, quality) = found.remove(&layer.name)?;
+            Some(LayerQuality { name: layer.name.clone(), pattern, quality })
+        };
+        let rows = graph.layers().filter_map(row).collect();
+        let mut report = QualityReport::new(self.selector.criterion.name(), false, rows);
+        if let Some(observed) = &self.observed
+            && ending(pruned) == "onnx"
+        {
+            report.outputs = observed.compare(pruned)?;
+        }
+        Ok(Some(report))
+    }
+}
+
+/// A file's ending in lower case.
+fn ending(path: &Path) -> String {
+    path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase()
 }
 
 /// What the channels left are rounded to.
@@ -100,7 +145,6 @@ fn multiple(args: &Args) -> anyhow::Result<u64> {
 
 pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let assignment = Assignment::parse(&args.sparsity)?;
-    let ending = |p: &Path| p.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
     let (from, to) = (ending(&args.workload), ending(&args.output));
     ensure!(
         to == "safetensors" || to == "onnx" && from == "onnx",
@@ -119,20 +163,23 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
         global: args.scope == Scope::Global,
         permute: args.permute.then_some(args.seed),
     };
-    let (graph, plan, tallies, before);
+    let (graph, plan, tallies, before, quality);
     if from == "onnx" {
         let source = Source::open(&args.workload, &options)?;
         source.model.graph.warnings.iter().for_each(|w| eprintln!("warning: {w}"));
-        let choose = chooser(&args, &source.model.graph, &source.model.weights)?;
-        let rewrite = source.plan(&request(source.zero_points(), &*choose))?;
+        let decision = Decision::of(&args, &assignment, &source.model.graph, &source.model.weights)?;
+        let judge = Judge::new(&decision.selector);
+        let choose = decision.choose(&judge);
+        let rewrite = source.plan(&request(source.zero_points(), choose))?;
         tallies = if to == "onnx" {
-            write_model(&rewrite, &args.output, &*choose)?
+            write_model(&rewrite, &args.output, choose)?
         } else {
             let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
             let weights = &source.model.weights;
             let checkpoint = Checkpoint::of(&args.workload, weights, &rewrite.plan, Some(metadata))?;
-            write_checkpoint(&checkpoint, &args.output, &*choose)?
+            write_checkpoint(&checkpoint, &args.output, choose)?
         };
+        quality = decision.quality(&judge, &source.model.graph, &args.output)?;
         before = size(&args.workload)? + source.outside();
         (graph, plan) = (source.model.graph.clone(), rewrite.plan);
     } else {
@@ -144,22 +191,26 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
                 rule.text
             );
         }
-        let choose = chooser(&args, &model.graph, &model.weights)?;
+        let decision = Decision::of(&args, &assignment, &model.graph, &model.weights)?;
+        let judge = Judge::new(&decision.selector);
+        let choose = decision.choose(&judge);
         plan = Plan::of(
             &model.graph,
             &model.weights,
-            &request(HashMap::new(), &*choose),
+            &request(HashMap::new(), choose),
             &BTreeMap::new(),
             &BTreeSet::new(),
         )?;
         let checkpoint = Checkpoint::of(&args.workload, &model.weights, &plan, metadata)?;
-        tallies = write_checkpoint(&checkpoint, &args.output, &*choose)?;
+        tallies = write_checkpoint(&checkpoint, &args.output, choose)?;
+        quality = decision.quality(&judge, &model.graph, &args.output)?;
         before = model.weights.iter().map(|s| s.bytes()).sum();
         graph = model.graph;
     }
     let data = beside(&args.output);
     let files = (before, size(&args.output)? + if to == "onnx" && data.exists() { size(&data)? } else { 0 });
-    let report = Pruning::of(&graph, &plan, &tallies, args.saliency.name(), files)?;
+    let mut report = Pruning::of(&graph, &plan, &tallies, args.saliency.name(), files)?;
+    report.quality = quality;
     if report.tensors.is_empty() {
         eprintln!("warning: nothing was pruned; the reasons follow");
     }
@@ -177,7 +228,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
 type Tallies = BTreeMap<usize, Tally>;
 
 /// Writes the model, and where it would be too large for one file the elements beside it first.
-fn write_model(rewrite: &Rewrite, path: &Path, choose: &dyn Choose) -> anyhow::Result<Tallies> {
+pub(super) fn write_model(rewrite: &Rewrite, path: &Path, choose: &dyn Choose) -> anyhow::Result<Tallies> {
     let data = beside(path);
     let name = data.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let Output { model, beside } = rewrite.splice(Some(&name))?;

@@ -69,13 +69,13 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     let last_level = facts.cache.last().map_or(32 << 20, |c| c.size.get() as usize);
     let mut assignment = Assignment::parse(&args.sparsity)?;
     let (graph, model, masks) = if args.pruning.asked() {
-        let model = args.workload.with_weights()?;
-        let chosen = args.pruning.choose(&model, &mut assignment)?;
+        let (model, path, options) = args.workload.with_weights()?;
+        let chosen = args.pruning.choose(&model, (path, &options), 1, &mut assignment)?;
         (model.graph.clone(), Some(model), chosen.masks)
     } else {
         // A file's own weights, where it has some.
         match args.workload.with_weights() {
-            Ok(model) => (model.graph.clone(), Some(model), Masks::new()),
+            Ok((model, ..)) => (model.graph.clone(), Some(model), Masks::new()),
             Err(_) => (args.workload.load()?, None, Masks::new()),
         }
     };

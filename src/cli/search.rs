@@ -46,8 +46,9 @@ pub struct Args {
     /// Losses of the workload's own weights by this criterion: magnitude (l1), l2, obd, wanda, sparsegpt, bn, taylor, random
     #[arg(long, value_name = "CRITERION", conflicts_with = "quality_table")]
     saliency: Option<Criterion>,
-    /// Statistics of calibration inputs: .npz with arrays LAYER:x, :norms, :h, :g or :gamma
-    #[arg(long, value_name = "NPZ", requires = "saliency")]
+    /// Calibration inputs: .npz with arrays named like the network's inputs, which is run on them (samples along the first
+    /// axis, or NAME/0, NAME/1, …); or statistics of such, arrays LAYER:x, :norms, :h, :g or :gamma
+    #[arg(long, visible_alias = "calibration", value_name = "NPZ", requires = "saliency")]
     calibration_data: Option<PathBuf>,
     /// A field of the profile over values: PATH=16..256*2, PATH=100..800 GB/s:8, PATH=a,b,c
     #[arg(long, value_name = "PATH=VALUES")]

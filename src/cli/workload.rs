@@ -51,13 +51,14 @@ impl Source {
         self.workload.is_some()
     }
 
-    /// The network with its weights, from a file that has some.
-    pub fn with_weights(&self) -> Result<Model> {
-        let Some(name) = self.workload.as_deref() else {
+    /// The network with its weights, from a file that has some; the file, and what binds its sizes.
+    pub fn with_weights(&self) -> Result<(Model, &Path, Options)> {
+        let Some(path) = self.workload.as_deref().map(Path::new) else {
             let reason = "masks of real weights need a network that has some: an .onnx or .safetensors file";
             return Err(Error::argument("--workload", reason));
         };
-        hwsim::workload::resolve::with_weights(Path::new(name), &self.sizes.options()?)
+        let options = self.sizes.options()?;
+        Ok((hwsim::workload::resolve::with_weights(path, &options)?, path, options))
     }
 
     /// The network, shapes inferred.

@@ -1,10 +1,12 @@
-//! Calibration statistics from a file to the layers that they speak of.
+//! Calibration data from a file to the layers that they speak of: inputs of the network, which is then run, or statistics
+//! that are there already.
 //!
-//! Arrays of an `.npz` are named `LAYER:WHAT` (or `PARAMETER:g` by the name of a weight):
+//! Arrays of statistics are named `LAYER:WHAT` (or `PARAMETER:g` by the name of a weight):
 //! `:x` inputs `[samples, k]` (im2col rows for a convolution) · `:norms` ‖x_j‖₂, `[k]` · `:h` Σ x·xᵀ, `[k, k]` ·
 //! `:g` gradients in the weight's stored shape, with a leading axis of samples for the empirical Fisher · `:gamma` batch
 //! norm scales, `[n]`. `scripts/calibration_statistics.py` writes them with onnxruntime.
 
+use super::activations::Observed;
 use super::npz::{self, Array};
 use super::plan::view;
 use crate::error::{Error, Result};
@@ -14,18 +16,44 @@ use crate::workload::layer::{Layer, Param};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-/// Statistics by layer name, from an `.npz` file.
-///
-/// # Errors
-/// What [`npz::read`] refuses; names that are no layer's, shapes that do not fit it.
-pub fn load(path: &Path, graph: &Graph) -> Result<HashMap<String, Statistics>> {
-    of_arrays(npz::read(path)?, path, graph)
+/// What calibration data say of a network.
+#[derive(Debug, Default)]
+pub struct Calibration {
+    /// By layer.
+    pub statistics: HashMap<String, Statistics>,
+    /// What the network made of the inputs, where the file holds such.
+    pub observed: Option<Observed>,
 }
 
-/// The same from arrays; `path` is for messages.
+/// What each array of statistics says.
+const KINDS: [&str; 5] = ["x", "norms", "h", "g", "gamma"];
+
+/// Reads an `.npz` file: statistics where every array is named as one, inputs of the network in `network` otherwise.
 ///
 /// # Errors
-/// As [`load`].
+/// What [`npz::read`] refuses; names that are no layer's, shapes that do not fit it; what [`Observed::of`] refuses.
+pub fn read(path: &Path, graph: &Graph, network: &Path) -> Result<Calibration> {
+    let arrays = npz::read(path)?;
+    let kind = |name: &str| name.rsplit_once(':').map(|(_, kind)| kind.to_ascii_lowercase());
+    if arrays.is_empty() {
+        return Err(Error::Model { path: path.into(), reason: "holds no arrays".into() });
+    }
+    if arrays.keys().all(|name| kind(name).is_some_and(|k| KINDS.contains(&k.as_str()))) {
+        return Ok(Calibration { statistics: of_arrays(arrays, path, graph)?, observed: None });
+    }
+    if network.extension().is_none_or(|e| !e.eq_ignore_ascii_case("onnx")) {
+        let reason =
+            "is not all arrays named LAYER:x, :norms, :h, :g or :gamma, and inputs can be run through an .onnx alone";
+        return Err(Error::Model { path: path.into(), reason: reason.into() });
+    }
+    let mut observed = Observed::of(network, graph, arrays, path)?;
+    Ok(Calibration { statistics: std::mem::take(&mut observed.statistics), observed: Some(observed) })
+}
+
+/// Statistics by layer name, from arrays; `path` is for messages.
+///
+/// # Errors
+/// Names that are no layer's, shapes that do not fit it.
 pub fn of_arrays(arrays: BTreeMap<String, Array>, path: &Path, graph: &Graph) -> Result<HashMap<String, Statistics>> {
     let bad = |reason: String| Error::Model { path: path.into(), reason };
     let mut found: HashMap<String, Statistics> = HashMap::new();

@@ -1,5 +1,6 @@
 //! Which weights stay: the seam between what is known of a layer and what is written.
 
+use super::saliency::named;
 use crate::error::Result;
 use crate::pattern::SparsityPattern;
 use crate::sparsity::saliency::{Matrix, magnitude};
@@ -20,6 +21,20 @@ pub struct Tile<'a> {
     pub n: usize,
     /// Columns.
     pub k: usize,
+    /// Where others were removed or all changed places: which row and column of the layer's matrix each one was, and the
+    /// extents of that matrix.
+    pub from: Option<&'a Origin>,
+}
+
+/// Rows and columns that are left of a matrix, or in another order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Rows and columns before.
+    pub extents: (usize, usize),
+    /// Which row each row was.
+    pub rows: Vec<usize>,
+    /// Which column each column was.
+    pub cols: Vec<usize>,
 }
 
 /// What stays of a tile.
@@ -74,7 +89,8 @@ impl Choose for Magnitude {
     fn choose(&self, tile: &Tile, mut weights: Vec<f32>, pattern: SparsityPattern) -> Result<Choice> {
         // The weights are not needed again: their place serves for their scores.
         weights.iter_mut().for_each(|w| *w = w.abs());
-        Ok(Choice { mask: select::mask(&weights, tile.n, tile.k, &pattern)?, updated: None })
+        let mask = select::mask(&weights, tile.n, tile.k, &pattern).map_err(|e| named(e, tile.layer))?;
+        Ok(Choice { mask, updated: None })
     }
 
     fn scores(&self, _: &str, weights: Matrix<'_>) -> Result<Vec<f32>> {

@@ -227,7 +227,7 @@ mod tests {
                         let at = |r: usize, c: usize| if transposed { c * inner + r } else { r * inner + c };
                         let (outs, ins) = if transposed { (inner, rows) } else { (rows, inner) };
                         let matrix = (0..outs * ins).map(|i| values[at(i / ins, i % ins)]).collect();
-                        let tile = Tile { layer: "w", group: 0, row: 0, col: 0, n: outs, k: ins };
+                        let tile = Tile { layer: "w", group: 0, row: 0, col: 0, n: outs, k: ins, from: None };
                         let mask = Magnitude.choose(&tile, matrix, SparsityPattern::Nm { n, m }).unwrap().mask;
                         let w = width(elem).unwrap();
                         let mut expected = stored.clone();

@@ -16,6 +16,29 @@ pub struct Array {
     pub shape: Vec<u64>,
     /// Elements.
     pub values: Vec<f32>,
+    /// The same without rounding, where they are stored as integers or booleans.
+    pub integers: Option<Vec<i64>>,
+}
+
+impl Array {
+    /// Of floats.
+    pub fn new(shape: Vec<u64>, values: Vec<f32>) -> Self {
+        Self { shape, values, integers: None }
+    }
+
+    /// Of integers.
+    pub fn of_integers(shape: Vec<u64>, integers: Vec<i64>) -> Self {
+        Self { shape, values: integers.iter().map(|&i| i as f32).collect(), integers: Some(integers) }
+    }
+
+    /// `count` slices along the first axis, from slice `first` on.
+    pub fn rows(&self, first: u64, count: u64) -> Self {
+        let each = self.shape.iter().skip(1).product::<u64>();
+        let range = (first * each) as usize..((first + count) * each) as usize;
+        let shape = std::iter::once(count).chain(self.shape.iter().skip(1).copied()).collect();
+        let integers = self.integers.as_ref().map(|i| i[range.clone()].to_vec());
+        Self { shape, values: self.values[range].to_vec(), integers }
+    }
 }
 
 /// Reads every array of an archive, by name without the `.npy`.
@@ -76,17 +99,25 @@ pub fn parse(bytes: &[u8]) -> Result<Array, String> {
         .map(|s| s.parse().map_err(|_| format!("has the extent `{s}`")))
         .collect::<Result<_, _>>()?;
     let count = shape.iter().try_fold(1u64, |a, &d| a.checked_mul(d)).ok_or("is larger than any memory")?;
-    fn each<const N: usize>(data: &[u8], f: impl Fn([u8; N]) -> f32) -> Vec<f32> {
+    fn each<const N: usize, T>(data: &[u8], f: impl Fn([u8; N]) -> T) -> Vec<T> {
         data.as_chunks::<N>().0.iter().map(|b| f(*b)).collect()
     }
-    let values = match descr {
-        "<f4" => each(data, f32::from_le_bytes),
-        "<f8" => each(data, |b| f64::from_le_bytes(b) as f32),
-        "<f2" => each(data, |b| half::f16::from_le_bytes(b).to_f32()),
-        other => return Err(format!("has the type `{other}`; save float16, float32 or float64")),
+    let array = match descr {
+        "<f4" => Array::new(shape, each(data, f32::from_le_bytes)),
+        "<f8" => Array::new(shape, each(data, |b| f64::from_le_bytes(b) as f32)),
+        "<f2" => Array::new(shape, each(data, |b| half::f16::from_le_bytes(b).to_f32())),
+        "<i8" => Array::of_integers(shape, each(data, i64::from_le_bytes)),
+        "<i4" => Array::of_integers(shape, each(data, |b| i32::from_le_bytes(b).into())),
+        "<i2" => Array::of_integers(shape, each(data, |b| i16::from_le_bytes(b).into())),
+        "|i1" => Array::of_integers(shape, each(data, |[b]: [u8; 1]| (b as i8).into())),
+        "|u1" | "|b1" => Array::of_integers(shape, each(data, |[b]: [u8; 1]| b.into())),
+        other => {
+            let known = "float16, float32, float64, bool, uint8 or an integer of at most 64 bits";
+            return Err(format!("has the type `{other}`; save {known}"));
+        }
     };
-    if values.len() as u64 != count {
-        return Err(format!("claims {count} elements but holds {}", values.len()));
+    if array.values.len() as u64 != count {
+        return Err(format!("claims {count} elements but holds {}", array.values.len()));
     }
-    Ok(Array { shape, values })
+    Ok(array)
 }

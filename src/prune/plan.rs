@@ -1,6 +1,6 @@
 //! What happens to which stored tensor, so that a network becomes what its assignment says.
 
-use super::choose::Choose;
+use super::choose::{Choose, Origin};
 use super::permute::{self, Permuted};
 use super::tensor::{Edit, Masked, View};
 use super::units;
@@ -395,8 +395,43 @@ impl Plan {
         };
         let view = view(layer, param, &shape).ok_or_else(|| format!("`{name}` is no matrix of outputs by inputs"))?;
         let zero = request.zeros.get(name).cloned().unwrap_or_default();
-        self.edits[at].mask = Some(Masked { layer: layer.name.clone(), pattern, view, zero });
+        let from = self.origin(&self.edits[at], layer, param);
+        self.edits[at].mask = Some(Masked { layer: layer.name.clone(), pattern, view, zero, from });
         Ok(())
+    }
+
+    /// Which rows and columns of a layer's one matrix an edit leaves, in their new order; `None` where it leaves all as
+    /// they are.
+    fn origin(&self, edit: &Edit, layer: &Layer, param: &Param) -> Option<Origin> {
+        let places = aligned(&edit.source.shape, &param.shape)?;
+        let before = view(layer, param, &param.shape).filter(|v| v.groups == 1)?;
+        let moved = |p: usize| edit.order[p].is_some() || edit.keep[p].is_some() && !edit.zero_in_place;
+        if !places.iter().flatten().any(|&p| moved(p)) {
+            return None;
+        }
+        let left = |axis: usize| -> Vec<usize> {
+            let Some(place) = places[axis] else { return vec![0] };
+            let order = edit.order[place].clone();
+            let all = order.unwrap_or_else(|| (0..param.shape[axis] as usize).collect());
+            let stays = |i: &usize| edit.zero_in_place || edit.keep[place].as_ref().is_none_or(|k| k[*i]);
+            all.into_iter().filter(stays).collect()
+        };
+        let flat = |axes: std::ops::Range<usize>| {
+            axes.fold(vec![0], |outer: Vec<usize>, axis| {
+                let (inner, extent) = (left(axis), param.shape[axis] as usize);
+                outer.iter().flat_map(|o| inner.iter().map(move |i| o * extent + i)).collect()
+            })
+        };
+        let rank = param.shape.len();
+        // Outputs are the first axis, or the last of a matrix that is stored the other way; filters' taps go with inputs,
+        // a transposed convolution's with outputs.
+        let (rows, cols) = match &layer.op {
+            Op::Conv(c) if c.transposed => (flat(1..rank), flat(0..1)),
+            Op::Conv(_) => (flat(0..1), flat(1..rank)),
+            _ if param.transposed => (flat(rank - 1..rank), flat(0..rank - 1)),
+            _ => (flat(0..rank - 1), flat(rank - 1..rank)),
+        };
+        Some(Origin { extents: (before.n, before.k), rows, cols })
     }
 
     /// Whether shapes differ from those before.

@@ -13,6 +13,7 @@ use crate::workload::layer::{Layer, NormKind, Op, Param, Role};
 use crate::workload::weights::{Weights, decode, width};
 use petgraph::graph::NodeIndex;
 use rayon::prelude::*;
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -40,10 +41,8 @@ impl Choose for Selector {
     }
 
     fn choose(&self, tile: &Tile, weights: Vec<f32>, pattern: SparsityPattern) -> Result<Choice> {
-        let none = Statistics::none();
-        let statistics = self.statistics.get(tile.layer).unwrap_or(&none);
         let m = Matrix { weights: &weights, n: tile.n, k: tile.k };
-        let chosen = self.pick(m, statistics, pattern, self.seed ^ stream(tile.layer, tile.group));
+        let chosen = self.pick(m, &self.statistics_of(tile), pattern, self.seed ^ stream(tile.layer, tile.group));
         let chosen = chosen.map_err(|e| named(e, tile.layer))?;
         Ok(Choice { mask: chosen.mask, updated: chosen.updated })
     }
@@ -78,6 +77,15 @@ impl Selector {
             }
         }
         self
+    }
+
+    /// What is known of a tile that is all that is left of its matrix.
+    pub(super) fn statistics_of(&self, tile: &Tile) -> Cow<'_, Statistics> {
+        match (self.statistics.get(tile.layer), tile.from) {
+            (None, _) => Cow::Owned(Statistics::none()),
+            (Some(known), None) => Cow::Borrowed(known),
+            (Some(known), Some(from)) => Cow::Owned(known.part(from.extents, Some(&from.rows), Some(&from.cols))),
+        }
     }
 
     fn pick(&self, m: Matrix<'_>, statistics: &Statistics, pattern: SparsityPattern, seed: u64) -> Result<Selection> {
@@ -246,7 +254,7 @@ pub(super) fn at(error: Error, layer: &Layer) -> Error {
     named(error, &layer.name)
 }
 
-fn named(error: Error, layer: &str) -> Error {
+pub(super) fn named(error: Error, layer: &str) -> Error {
     match error {
         Error::Argument { argument, reason } => {
             Error::Argument { argument: format!("layer `{layer}`, {argument}"), reason }

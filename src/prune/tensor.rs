@@ -1,7 +1,7 @@
 //! What happens to one stored tensor, and its new elements as a stream.
 
 use super::behind::{RUN, Stream};
-use super::choose::{Choice, Choose, Tile};
+use super::choose::{Choice, Choose, Origin, Tile};
 use super::largest;
 use crate::error::{Error, Result};
 use crate::pattern::SparsityPattern;
@@ -34,6 +34,8 @@ pub struct Masked {
     pub view: View,
     /// What an unsigned or shifted integer stores for zero: one byte, or one for each output.
     pub zero: Vec<u8>,
+    /// Which rows and columns these were, where the tensor is cut or reordered and one matrix.
+    pub from: Option<Origin>,
 }
 
 /// Everything that happens to a stored tensor: indices go or change places, then a mask falls on what is left.
@@ -198,7 +200,8 @@ impl Masked {
                 None => {
                     let mut weights = vec![0f32; n * k];
                     self.load(elem, block, &mut weights, outer, group * n);
-                    let tile = Tile { layer: &self.layer, group, row: 0, col: 0, n, k };
+                    let from = self.from.as_ref();
+                    let tile = Tile { layer: &self.layer, group, row: 0, col: 0, n, k, from };
                     Some(choose.choose(&tile, weights, self.pattern)?)
                 }
             };
@@ -228,7 +231,7 @@ impl Masked {
                                 let (row, col) = if transposed { (0, first) } else { (first, 0) };
                                 let mut weights = vec![0f32; n * k];
                                 self.load(elem, part, &mut weights, rows, group * self.view.n + row);
-                                let tile = Tile { layer: &self.layer, group, row, col, n, k };
+                                let tile = Tile { layer: &self.layer, group, row, col, n, k, from: None };
                                 own = choose.choose(&tile, weights, self.pattern)?;
                                 (&own, 0)
                             }

@@ -70,7 +70,8 @@ pub fn write_whole(
     // The temporary file's own name would only confuse: its kind of failure is the folder's.
     let file = tempfile::NamedTempFile::new_in(folder).map_err(|e| at(e.kind().into()))?;
     let mut buffered = std::io::BufWriter::new(file);
-    write(&mut buffered).map_err(at)?;
+    // What a layer was refused for is no failure of the file.
+    write(&mut buffered).map_err(|e| e.downcast::<Error>().unwrap_or_else(at))?;
     let file = buffered.into_inner().map_err(|e| at(e.into_error()))?;
     readable(&file);
     file.persist(path).map_err(|e| at(e.error))?;

@@ -1,6 +1,9 @@
 //! What pruning took: layer by layer, and what was asked for and not done.
 
+use super::published::{self, Published};
+use super::quality::QualityReport;
 use super::table::PLAIN;
+use crate::pattern::SparsityPattern;
 use crate::prune::plan::Plan;
 use crate::prune::tensor::{Edit, Tally};
 use crate::workload::Graph;
@@ -24,6 +27,10 @@ pub struct Pruning {
     pub permuted: Vec<PermutedGroup>,
     /// What was asked for and is not done, with the reason.
     pub untouched: Vec<Refusal>,
+    /// What the masks leave and what the network answers on calibration inputs, where there are such or statistics.
+    pub quality: Option<QualityReport>,
+    /// What others published for networks under the same patterns; nothing here is predicted from it.
+    pub published: Vec<Published>,
     /// Everything together.
     pub total: PrunedTotal,
 }
@@ -149,6 +156,8 @@ impl Pruning {
                 bytes: e.bytes(),
             }
         };
+        let masks = plan.edits.iter().filter_map(|e| e.mask.as_ref());
+        let patterns: BTreeMap<String, SparsityPattern> = masks.map(|m| (m.pattern.to_string(), m.pattern)).collect();
         let tensors: Vec<PrunedTensor> = plan.edits.iter().enumerate().map(row).collect();
         let groups = plan.removed.iter().map(|r| PrunedGroup {
             producers: r.producers.clone(),
@@ -177,6 +186,8 @@ impl Pruning {
             groups: groups.collect(),
             permuted: permuted.collect(),
             untouched: untouched.collect(),
+            quality: None,
+            published: patterns.into_values().flat_map(published::of).collect(),
             total: PrunedTotal {
                 macs_before: before.total_macs()?,
                 macs: plan.after.total_macs()?,
@@ -243,6 +254,12 @@ impl Pruning {
         let mixed = self.groups.iter().filter_map(|g| g.statistic.as_ref()).next();
         if let Some(place) = mixed {
             text += &format!("{place} takes statistics over channels that went: there removing is not zeroing\n");
+        }
+        if let Some(quality) = &self.quality {
+            text += &format!("{}\n\n{}\n", quality.table(), quality.sentence());
+        }
+        if !self.published.is_empty() {
+            text += &format!("{}\n", published::beside(&self.published));
         }
         let t = &self.total;
         text += &format!(

@@ -53,6 +53,15 @@ const ROWS: [Row; 18] = [
     ("BERT-base", "block:1x4@0.8", "Prune-OFA, trained", "SQuAD 1.1 F1", None, 88.47, OFA),
 ];
 
+/// Published results, a line each, under a heading; empty where there are none.
+pub fn beside(published: &[Published]) -> String {
+    if published.is_empty() {
+        return String::new();
+    }
+    let lines = published.iter().map(|p| format!("\n  {}", p.line()));
+    format!("Published for other networks, no prediction for this one:{}", lines.collect::<String>())
+}
+
 /// Fractions of zeros that differ by less are the same question.
 const NEAR: f64 = 0.051;
 

@@ -2,6 +2,7 @@
 
 use super::published::{self, Published};
 use super::table::{PLAIN, percent};
+use crate::prune::activations::OutputError;
 use crate::sparsity::Quality;
 use comfy_table::{CellAlignment, Table};
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,9 @@ pub struct QualityReport {
     pub network: Quality,
     /// Each of them, in the order of the network.
     pub layers: Vec<LayerQuality>,
+    /// How far each answer of the pruned network lies from the dense one's, where calibration inputs were run.
+    #[serde(default)]
+    pub outputs: Vec<OutputError>,
     /// What others published for networks under the same patterns; nothing here is predicted from it.
     #[serde(default)]
     pub published: Vec<Published>,
@@ -42,16 +46,13 @@ impl QualityReport {
         let scope = if global { "global" } else { "layer" };
         let patterns: BTreeSet<&str> = layers.iter().map(|l| l.pattern.as_str()).collect();
         let published = patterns.into_iter().filter_map(|p| p.parse().ok()).flat_map(published::of).collect();
-        Self { saliency: saliency.into(), scope: scope.into(), network: Quality::network(&parts), layers, published }
+        let network = Quality::network(&parts);
+        Self { saliency: saliency.into(), scope: scope.into(), network, layers, outputs: Vec::new(), published }
     }
 
     /// Published results, a line each, under a heading; empty where there are none.
     pub fn beside(&self) -> String {
-        if self.published.is_empty() {
-            return String::new();
-        }
-        let lines = self.published.iter().map(|p| format!("\n  {}", p.line()));
-        format!("Published for other networks, no prediction for this one:{}", lines.collect::<String>())
+        published::beside(&self.published)
     }
 
     /// One sentence for the foot of a table.
@@ -68,6 +69,14 @@ impl QualityReport {
         );
         if let Some(e) = q.output_error {
             text += &format!("; outputs of single layers change by {} (root mean square over layers)", percent(e));
+        }
+        match &self.outputs[..] {
+            [] => {}
+            [one] => text += &format!("; `{}`, which the network answers, changes by {}", one.name, percent(one.error)),
+            all => {
+                let each: Vec<String> = all.iter().map(|o| format!("`{}` by {}", o.name, percent(o.error))).collect();
+                text += &format!("; of what the network answers change {}", each.join(", "));
+            }
         }
         text + ". These are proxies, not an accuracy."
     }

@@ -223,6 +223,11 @@ fn speedups(graph: &Graph, profile: &Profile, tensors: &mut [(TensorReport, Opti
     Ok(())
 }
 
+/// Whether zeros lie where a kernel could expect them.
+fn is_structured(pattern: SparsityPattern) -> bool {
+    !pattern.is_dense() && !matches!(pattern, SparsityPattern::Unstructured(_))
+}
+
 /// Below this a predicted speedup is within what measurements vary by.
 const USEFUL: f64 = 1.02;
 
@@ -264,6 +269,10 @@ fn sentences(tensors: &[(TensorReport, Option<SparsityPattern>)], profile: Optio
         let sparse = seen.iter().filter(|t| t.1.is_some()).count();
         text.push(match (sparse, useful) {
             (0, _) => format!("{share:.1} % zeros, nothing that {} could skip", profile.name),
+            (_, 0) if seen.iter().any(|t| t.1.is_some_and(is_structured)) => format!(
+                "{share:.1} % zeros, from whose structure {} gains nothing at these sizes in the format they are stored in",
+                profile.name
+            ),
             (_, 0) => format!("{share:.1} % zeros, no structure that {} can use", profile.name),
             (all, some) => format!("{} gains from the zeros of {some} of {all} sparse layers", profile.name),
         });

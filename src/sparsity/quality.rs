@@ -1,7 +1,7 @@
 //! How much a mask leaves, without training: proxies a layer and for the network. None of them is an accuracy.
 
 use super::mask::Mask;
-use super::saliency::{Criterion, Matrix, Statistics};
+use super::saliency::{Criterion, Matrix, Statistics, by_group};
 use super::select;
 use crate::error::{Error, Result};
 use crate::pattern::SparsityPattern;
@@ -84,7 +84,7 @@ impl Quality {
             kept_energy: share(kept_energy, energy),
             obd_increase: obd,
             kept_wanda: wanda,
-            output_error: output_error(w, left, statistics)?,
+            output_error: output_error(w, &left, statistics)?,
             sums: Sums { l1, energy },
         })
     }
@@ -137,7 +137,21 @@ pub fn permuted(scores: &[f32], n: usize, k: usize, keep: u64, m: u64, seed: u64
 }
 
 /// √(tr(Δ·P·Δᵀ)/tr(W·P·Wᵀ)) with P = Σx·xᵀ: from products where they are known, from rows otherwise.
-fn output_error(w: Matrix<'_>, left: impl Fn(usize, usize) -> f32, s: &Statistics) -> Result<Option<f64>> {
+fn output_error(w: Matrix<'_>, left: &dyn Fn(usize, usize) -> f32, s: &Statistics) -> Result<Option<f64>> {
+    let Some(parts) = by_group(w, s) else {
+        return Ok(squares(w, left, s)?.map(|(wrong, right)| relative(wrong, right)));
+    };
+    let (mut wrong, mut right) = (0f64, 0f64);
+    for (g, (part, s)) in parts?.into_iter().enumerate() {
+        let Some(sums) = squares(part, &|r, c| left(g * part.n + r, c), s)? else { return Ok(None) };
+        wrong += sums.0;
+        right += sums.1;
+    }
+    Ok(Some(relative(wrong, right)))
+}
+
+/// ‖X·(W−Ŵ)ᵀ‖² and ‖X·Wᵀ‖².
+fn squares(w: Matrix<'_>, left: &dyn Fn(usize, usize) -> f32, s: &Statistics) -> Result<Option<(f64, f64)>> {
     let Matrix { weights, n, k } = w;
     if s.products.is_none() && s.inputs.is_none() {
         return Ok(None);
@@ -160,7 +174,7 @@ fn output_error(w: Matrix<'_>, left: impl Fn(usize, usize) -> f32, s: &Statistic
                 right += b * b;
             }
         }
-        return Ok(Some(relative(wrong, right)));
+        return Ok(Some((wrong, right)));
     }
     let p = s.products(k, Criterion::SparseGpt)?;
     let form = |v: &[f64]| -> f64 {
@@ -176,7 +190,7 @@ fn output_error(w: Matrix<'_>, left: impl Fn(usize, usize) -> f32, s: &Statistic
         wrong += form(&delta).max(0.0);
         right += form(&row).max(0.0);
     }
-    Ok(Some(relative(wrong, right)))
+    Ok(Some((wrong, right)))
 }
 
 /// A part of a whole; everything of nothing is kept.

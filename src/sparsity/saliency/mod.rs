@@ -107,6 +107,15 @@ impl Criterion {
         !matches!(self, Self::Magnitude | Self::L2 | Self::Random)
     }
 
+    /// Whether its scores come from the inputs that are known.
+    fn reads_inputs(self, statistics: &Statistics) -> bool {
+        match self {
+            Self::Obd => !statistics.knows_gradients(),
+            Self::Wanda | Self::SparseGpt => true,
+            _ => false,
+        }
+    }
+
     /// One score a weight, row-major. For SparseGPT these are the scores before any update: the saliency
     /// w²/[H⁻¹]_jj of pruning one weight alone (optimal brain surgeon, Hassibi & Stork 1993, eq. 5). `seed` matters to
     /// [`Criterion::Random`] alone; give each layer its own.
@@ -117,6 +126,10 @@ impl Criterion {
         if w.n.checked_mul(w.k) != Some(w.weights.len()) {
             let reason = format!("{} weights do not fill a {}×{} matrix", w.weights.len(), w.n, w.k);
             return Err(Error::argument("weights", reason));
+        }
+        if let Some(parts) = by_group(w, statistics).filter(|_| self.reads_inputs(statistics)) {
+            let parts = parts?.into_iter().map(|(w, s)| self.scores(w, s, seed)).collect::<Result<Vec<_>>>()?;
+            return Ok(parts.concat());
         }
         match self {
             Self::Magnitude => Ok(magnitude::l1(w.weights)),
@@ -157,7 +170,19 @@ impl Criterion {
         pattern: &SparsityPattern,
         seed: u64,
     ) -> Result<Selection> {
-        if self == Self::SparseGpt && SparseGpt::supports(pattern) {
+        if self == Self::SparseGpt
+            && matches!(pattern, SparsityPattern::Nm { .. } | SparsityPattern::Unstructured(_))
+            && let Some(parts) = by_group(w, statistics)
+        {
+            let parts =
+                parts?.into_iter().map(|(w, s)| self.select(w, s, pattern, seed)).collect::<Result<Vec<_>>>()?;
+            let rows = (w.n / parts.len()) as u64;
+            let keep = |r: u64, c: u64| parts[(r / rows) as usize].mask.get(r % rows, c);
+            let mask = Mask::from_fn(w.n as u64, w.k as u64, keep);
+            let updated = parts.into_iter().map(|p| p.updated).collect::<Option<Vec<_>>>();
+            return Ok(Selection { mask, updated: updated.map(|u| u.concat()) });
+        }
+        if self == Self::SparseGpt && SparseGpt::supports(pattern) && statistics.groups.is_empty() {
             let products = statistics.products(w.k, self)?;
             let mut updated = w.weights.to_vec();
             let mask = SparseGpt::default().prune(&mut updated, w.n, w.k, &products, pattern)?;
@@ -170,6 +195,25 @@ impl Criterion {
         };
         Ok(Selection { mask, updated: None })
     }
+}
+
+/// A matrix whose groups of outputs read inputs of their own, group by group with what is known of each; `None` where all
+/// read the same.
+pub(in crate::sparsity) fn by_group<'a>(
+    w: Matrix<'a>,
+    s: &'a Statistics,
+) -> Option<Result<Vec<(Matrix<'a>, &'a Statistics)>>> {
+    let groups = s.groups.len();
+    if groups == 0 {
+        return None;
+    }
+    let n = w.n / groups;
+    if n * groups != w.n || n * w.k == 0 {
+        let reason = format!("what is known of {groups} groups does not fit {} outputs", w.n);
+        return Some(Err(Error::argument("calibration statistics", reason)));
+    }
+    let part = |(weights, s)| (Matrix { weights, n, k: w.k }, s);
+    Some(Ok(w.weights.chunks_exact(n * w.k).zip(&s.groups).map(part).collect()))
 }
 
 impl fmt::Display for Criterion {

@@ -20,6 +20,9 @@ pub struct Statistics {
     samples: usize,
     /// γ of the batch norm behind the outputs.
     pub gamma: Option<Vec<f32>>,
+    /// Of filters in groups, each of which reads inputs of its own: what is known of them group by group, for as many
+    /// consecutive outputs each. Empty where all outputs read the same.
+    pub groups: Vec<Self>,
 }
 
 impl Statistics {
@@ -50,9 +53,61 @@ impl Statistics {
         self
     }
 
+    /// Of the matrix that has these rows and columns of an `[n, k]` one, in this order; `None` for all of them.
+    #[must_use]
+    pub fn part(&self, (n, k): (usize, usize), rows: Option<&[usize]>, cols: Option<&[usize]>) -> Self {
+        let all = |extent: usize, some: Option<&[usize]>| some.map_or_else(|| (0..extent).collect(), <[usize]>::to_vec);
+        let (rows, cols): (Vec<usize>, Vec<usize>) = (all(n, rows), all(k, cols));
+        let matrix = |values: &[f32]| -> Vec<f32> {
+            let at = |&r: &usize| cols.iter().map(move |&c| values[r * k + c]);
+            rows.iter().flat_map(at).collect()
+        };
+        // What does not fit the whole matrix is left as it is, to those who say so.
+        fn picked<T: Copy>(all: &Option<Vec<T>>, extent: usize, which: &[usize]) -> Option<Vec<T>> {
+            let all = all.as_ref()?;
+            Some(if all.len() == extent { which.iter().map(|&i| all[i]).collect() } else { all.clone() })
+        }
+        let part = Self {
+            inputs: self.inputs.as_ref().map(|x| match x.len() % k.max(1) {
+                0 => x.chunks_exact(k.max(1)).flat_map(|x| cols.iter().map(|&c| x[c])).collect(),
+                _ => x.clone(),
+            }),
+            norms: picked(&self.norms, k, &cols),
+            products: self.products.as_ref().map(|p| match p.len() == k * k {
+                true => cols.iter().flat_map(|&i| cols.iter().map(move |&j| p[i * k + j])).collect(),
+                false => p.clone(),
+            }),
+            gamma: picked(&self.gamma, n, &rows),
+            groups: self.groups_of(n, &rows).into_iter().map(|g| g.part((n, k), None, Some(&cols))).collect(),
+            ..Self::default()
+        };
+        match &self.gradients {
+            Some(g) if g.len() == self.samples * n * k => {
+                part.with_gradients(g.chunks_exact((n * k).max(1)).flat_map(matrix).collect(), self.samples)
+            }
+            _ => part,
+        }
+    }
+
+    /// The groups that rows of an `[n, k]` matrix belong to, each of the same number of them; none where they are torn.
+    fn groups_of(&self, n: usize, rows: &[usize]) -> Vec<&Self> {
+        let each = n / self.groups.len().max(1);
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for group in rows.iter().map(|r| r / each.max(1)) {
+            match runs.last_mut() {
+                Some((last, count)) if *last == group => *count += 1,
+                _ => runs.push((group, 1)),
+            }
+        }
+        let even = runs.windows(2).all(|w| w[0].1 == w[1].1);
+        let groups = runs.iter().map(|(group, _)| self.groups.get(*group)).collect::<Option<Vec<_>>>();
+        groups.filter(|_| even).unwrap_or_default()
+    }
+
     /// Whether anything of the inputs is known.
     pub fn knows_inputs(&self) -> bool {
-        self.inputs.is_some() || self.norms.is_some() || self.products.is_some()
+        let here = self.inputs.is_some() || self.norms.is_some() || self.products.is_some();
+        here || !self.groups.is_empty() && self.groups.iter().all(Self::knows_inputs)
     }
 
     /// Whether gradients are known.
