@@ -66,7 +66,7 @@ impl Job<'_> {
             }
         }
         match format {
-            Format::Bf16 => self.pairs(words, |even, odd| std::array::from_fn(|i| bf16(even[i]) | bf16(odd[i]) << 16)),
+            Format::Bf16 => self.pairs(words),
             Format::Int8 => self.bytes(words, scales),
         }
     }
@@ -77,9 +77,9 @@ impl Job<'_> {
         use std::arch::x86_64::*;
         // Word i of the result: elements i and i + 16 of the two vectors one after another.
         let places: [u16; 32] = std::array::from_fn(|i| (i / 2 + i % 2 * 16) as u16);
-        // SAFETY: arrays of 64 bytes.
+        // SAFETY: an array of 64 bytes.
         let places = unsafe { _mm512_loadu_si512(places.as_ptr().cast()) };
-        self.pairs(words, |even, odd| {
+        self.tiles(words, |_, [even, odd]| {
             // SAFETY: the instructions are enabled; a line is 64 bytes, and every pattern of bits is a value of each type.
             unsafe {
                 let (even, odd) = (_mm512_loadu_ps(even.as_ptr()), _mm512_loadu_ps(odd.as_ptr()));
@@ -103,8 +103,8 @@ impl Job<'_> {
 
     /// Two rows a word.
     #[inline(always)]
-    fn pairs(&self, words: &mut [f32], word: impl Fn(&Line, &Line) -> [u32; ROWS]) {
-        self.tiles(words, 2, |row, at| word(&self.line(row, at), &self.line(row + 1, at)));
+    fn pairs(&self, words: &mut [f32]) {
+        self.tiles(words, |_, [even, odd]| std::array::from_fn(|i| bf16(even[i]) | bf16(odd[i]) << 16));
     }
 
     /// Four rows a word, each scaled by its column's largest magnitude.
@@ -112,22 +112,25 @@ impl Job<'_> {
     fn bytes(&self, words: &mut [f32], scales: &mut [f32]) {
         if self.row == 0 {
             let mut most = [[0.0f32; ROWS]; 2];
+            let raise = |most: &mut [f32], line: &[f32]| {
+                most.iter_mut().zip(line).for_each(|(most, v)| *most = most.max(v.abs()));
+            };
             for row in 0..self.x.k {
-                for (at, most) in most.iter_mut().enumerate().take(self.columns.div_ceil(ROWS)) {
-                    most.iter_mut().zip(self.line(row, at)).for_each(|(most, v)| *most = most.max(v.abs()));
-                }
+                let (lines, rest) = self.row(row).as_chunks::<ROWS>();
+                most.iter_mut().zip(lines).for_each(|(most, line)| raise(most, line));
+                most.iter_mut().skip(lines.len()).for_each(|most| raise(most, rest));
             }
             scales.iter_mut().zip(most.as_flattened()).for_each(|(scale, most)| *scale = most / 127.0);
         }
-        let mut inverse = [0.0f32; PANEL];
-        inverse.iter_mut().zip(scales).for_each(|(inverse, &mut s)| *inverse = (1.0 / s).min(f32::MAX));
-        self.tiles(words, 4, |row, at| {
+        let mut inverse = [[0.0f32; ROWS]; 2];
+        let all = inverse.as_flattened_mut().iter_mut();
+        all.zip(scales).for_each(|(inverse, &mut scale)| *inverse = (1.0 / scale).min(f32::MAX));
+        self.tiles(words, |at, lines: [&Line; 4]| {
             let mut word = [0; ROWS];
-            for part in 0..4 {
-                let line = self.line(row + part, at);
+            for (part, line) in lines.into_iter().enumerate() {
                 for i in 0..ROWS {
                     // Adding 1.5 · 2^23 leaves the rounded number in the low bits.
-                    let byte = (line[i] * inverse[at * ROWS + i] + 12_582_912.0).to_bits() & 0xff;
+                    let byte = (line[i] * inverse[at][i] + 12_582_912.0).to_bits() & 0xff;
                     word[i] |= byte << (8 * part);
                 }
             }
@@ -135,14 +138,27 @@ impl Job<'_> {
         });
     }
 
-    /// Fills the tiles of a panel: `word` gives sixteen words from a row on, of the first or second sixteen columns.
+    /// Fills the tiles of a panel: `word` makes sixteen words of P rows, of the first or second sixteen columns.
     #[inline(always)]
-    fn tiles(&self, words: &mut [f32], per_word: usize, word: impl Fn(usize, usize) -> [u32; ROWS]) {
+    fn tiles<const P: usize>(&self, words: &mut [f32], word: impl Fn(usize, [&Line; P]) -> [u32; ROWS]) {
         let wide = self.columns.div_ceil(ROWS);
         for (step, tiles) in words.chunks_exact_mut(wide * TILE_WORDS).enumerate() {
             for i in 0..ROWS {
+                let rows: [&[f32]; P] = std::array::from_fn(|part| self.row(self.row + (step * ROWS + i) * P + part));
                 for at in 0..wide {
-                    let word = word(self.row + (step * ROWS + i) * per_word, at);
+                    let here = at * ROWS..(at + 1) * ROWS;
+                    let whole = rows.map(|row| row.get(here.clone()).and_then(|line| <&Line>::try_from(line).ok()));
+                    let word = if whole.iter().all(Option::is_some) {
+                        word(at, whole.map(|line| line.unwrap_or(&[0.0; ROWS])))
+                    } else {
+                        // Zeros past the last row and column.
+                        let padded = rows.map(|row| {
+                            let mut line = [0.0; ROWS];
+                            line.iter_mut().zip(row.iter().skip(here.start)).for_each(|(to, from)| *to = *from);
+                            line
+                        });
+                        word(at, padded.each_ref())
+                    };
                     let to = &mut tiles[at * TILE_WORDS + i * ROWS..][..ROWS];
                     to.iter_mut().zip(word).for_each(|(to, word)| *to = f32::from_bits(word));
                 }
@@ -150,18 +166,9 @@ impl Job<'_> {
         }
     }
 
-    /// Sixteen columns of a row, zeros past the last row and column.
+    /// The panel's columns of a row, none past the last row.
     #[inline(always)]
-    fn line(&self, row: usize, at: usize) -> Line {
-        let mut line = [0.0; ROWS];
-        if row < self.x.k {
-            let count = ROWS.min(self.columns - at * ROWS);
-            let from = &self.x.values[row * self.x.m + self.first + at * ROWS..][..count];
-            if let Ok(whole) = from.try_into() {
-                return whole;
-            }
-            line[..count].copy_from_slice(from);
-        }
-        line
+    fn row(&self, row: usize) -> &[f32] {
+        if row < self.x.k { &self.x.values[row * self.x.m + self.first..][..self.columns] } else { &[] }
     }
 }
