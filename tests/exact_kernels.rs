@@ -126,7 +126,7 @@ fn nothing_in_nothing_out() {
 /// Units that multiply tiles here: the emulation, and the processor's where it has one.
 fn units() -> Vec<tiles::Unit> {
     let mut units = vec![tiles::Unit::Emulated];
-    units.extend(tiles::amx::usable().ok().map(|()| tiles::Unit::Amx));
+    units.extend(tiles::usable().ok().map(|()| tiles::Unit::Amx));
     units
 }
 

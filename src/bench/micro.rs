@@ -3,7 +3,7 @@
 use super::clock::{Clock, fastest, keep};
 use super::probes;
 use crate::dtype::DType;
-use crate::kernels::tiles::{Format, amx};
+use crate::kernels::tiles::{self, Format};
 use crate::kernels::{Buffer, Isa};
 use crate::profile::{Cpu, Device, Measured, Profile};
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Hertz, MacsPerCycle, Seconds};
@@ -57,12 +57,12 @@ pub fn measure(cpu: &Cpu, isa: Isa, threads: usize) -> Facts {
     let count = probes::product_count(isa) as f64;
     let registers = count / cycles(probe(&mut || probes::products(isa)));
     let operand = count / cycles(probe(&mut || probes::products_from_memory(isa, &page)));
-    let formats = [Format::Bf16, Format::Int8].into_iter().filter(|_| amx::usable().is_ok());
-    let tiles = formats.map(|format| {
+    let formats = [Format::Bf16, Format::Int8].into_iter().filter(|_| tiles::usable().is_ok());
+    let rates = formats.map(|format| {
         let count = probes::tile_product_count(format) as f64;
         (format.dtype(), count / cycles(probe(&mut || probes::tile_products(format))))
     });
-    let tiles = tiles.collect();
+    let rates = rates.collect();
     let last = cpu.cache.last().map_or(32e6, |c| c.size.get());
     let mut sizes: Vec<(String, f64)> = cpu
         .cache
@@ -71,7 +71,7 @@ pub fn measure(cpu: &Cpu, isa: Isa, threads: usize) -> Facts {
         .map(|c| (c.level.clone(), c.size.get() * if c.shared { 0.25 } else { 0.5 }))
         .collect();
     sizes.push(("memory".into(), (4.0 * last).min(1e9)));
-    let mut facts = Facts { clock: hertz, macs: (registers, operand), tiles, levels: Vec::new() };
+    let mut facts = Facts { clock: hertz, macs: (registers, operand), tiles: rates, levels: Vec::new() };
     for (name, bytes) in sizes {
         let mut data = Buffer::zeros((bytes / 4.0) as usize / 128 * 128);
         data.fill(1.0);

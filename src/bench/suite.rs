@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernel;
-use crate::kernels::tiles::amx;
+use crate::kernels::tiles;
 use crate::lower::{Lowered, Source, Step};
 use crate::pattern::SparsityPattern;
 use std::str::FromStr;
@@ -120,7 +120,7 @@ impl Suite {
             let mut cases = Vec::new();
             for &(n, k) in sizes {
                 let mut patterns = parse(COMMON);
-                if amx::usable().is_ok() {
+                if tiles::usable().is_ok() {
                     patterns.extend(parse(TILES));
                 }
                 if more && n * k <= SMALL {

@@ -119,7 +119,7 @@ impl Isa {
 
 /// Every kernel, for an instruction set that this machine has.
 pub fn all(isa: Isa) -> Vec<Box<dyn Kernel>> {
-    let tiles = tiles::Unit::of(isa);
+    let unit = tiles::Unit::of(isa);
     vec![
         Box::new(dense::Dense { isa }),
         Box::new(csr::Csr { isa }),
@@ -127,10 +127,10 @@ pub fn all(isa: Isa) -> Vec<Box<dyn Kernel>> {
         Box::new(nm::Nm { isa }),
         Box::new(vnm::Vnm { isa }),
         Box::new(pruned::Pruned { isa }),
-        Box::new(dots::Int8 { isa, tiles }),
-        Box::new(dots::Bf16 { isa, tiles }),
-        Box::new(tiles::TileBlocks { unit: tiles, format: tiles::Format::Bf16 }),
-        Box::new(tiles::TileBlocks { unit: tiles, format: tiles::Format::Int8 }),
+        Box::new(dots::Int8 { isa, tiles: unit }),
+        Box::new(dots::Bf16 { isa, tiles: unit }),
+        Box::new(tiles::TileBlocks { unit, format: tiles::Format::Bf16 }),
+        Box::new(tiles::TileBlocks { unit, format: tiles::Format::Int8 }),
     ]
 }
 

@@ -13,10 +13,12 @@
 //!         step                      2 tiles of weights, 2 of activations, 4 products
 //! ```
 
-pub mod amx;
+pub(crate) mod amx;
 mod convert;
 mod pack;
-pub mod unit;
+pub(crate) mod unit;
+
+pub use amx::usable;
 
 use super::balance::scatter;
 use super::panel::Scratch;
