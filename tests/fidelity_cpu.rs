@@ -99,6 +99,11 @@ fn kernels_that_do_not_exist_run_dense_and_say_so() {
     }
     let tiles = run(128, 1024, 1024, DType::Bf16, "block:32x32@0.9");
     assert!(tiles.executed.fallback.is_none() && tiles.time < dense.time * 0.5);
+    // Blocks that are all there are dense weights and their indices.
+    for dtype in [DType::Bf16, DType::Int8] {
+        let dense = run(256, 1024, 1024, dtype, "dense").time;
+        within("all blocks", run(256, 1024, 1024, dtype, "block:32x64@0").time / dense, 0.98, 1.05);
+    }
     assert!(run(128, 1024, 1024, DType::Fp32, "row@0.5").time < run(128, 1024, 1024, DType::Fp32, "dense").time * 0.65);
 }
 

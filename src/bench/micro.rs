@@ -3,10 +3,12 @@
 use super::clock::{Clock, fastest, keep};
 use super::probes;
 use crate::dtype::DType;
+use crate::kernels::tiles::{self, Format};
 use crate::kernels::{Buffer, Isa};
 use crate::profile::{Cpu, Device, Measured, Profile};
 use crate::units::{Bytes, BytesPerCycle, BytesPerSecond, Hertz, MacsPerCycle, Seconds};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 /// What was measured, beyond what a profile holds.
@@ -16,6 +18,8 @@ pub struct Facts {
     pub clock: f64,
     /// fp32 multiply–accumulates a cycle from registers and with a memory operand.
     pub macs: (f64, f64),
+    /// The same of matrix tiles by format, where there are any.
+    pub tiles: BTreeMap<DType, f64>,
     /// By level, innermost first, main memory last: its name, bytes read a cycle by one core, cycles of latency, bytes
     /// read a cycle by all cores together.
     pub levels: Vec<(String, f64, f64, f64)>,
@@ -30,9 +34,11 @@ impl Facts {
     #[must_use]
     pub fn best(self, other: Self) -> Self {
         let levels = self.levels.into_iter().zip(other.levels);
+        let tiles = self.tiles.into_iter().map(|(d, rate)| (d, other.tiles.get(&d).map_or(rate, |r| r.max(rate))));
         Self {
             clock: self.clock.max(other.clock),
             macs: (self.macs.0.max(other.macs.0), self.macs.1.max(other.macs.1)),
+            tiles: tiles.collect(),
             levels: levels.map(|(a, b)| (a.0, a.1.max(b.1), a.2.min(b.2), a.3.max(b.3))).collect(),
         }
     }
@@ -51,6 +57,12 @@ pub fn measure(cpu: &Cpu, isa: Isa, threads: usize) -> Facts {
     let count = probes::product_count(isa) as f64;
     let registers = count / cycles(probe(&mut || probes::products(isa)));
     let operand = count / cycles(probe(&mut || probes::products_from_memory(isa, &page)));
+    let formats = [Format::Bf16, Format::Int8].into_iter().filter(|_| tiles::usable().is_ok());
+    let rates = formats.map(|format| {
+        let count = probes::tile_product_count(format) as f64;
+        (format.dtype(), count / cycles(probe(&mut || probes::tile_products(format))))
+    });
+    let rates = rates.collect();
     let last = cpu.cache.last().map_or(32e6, |c| c.size.get());
     let mut sizes: Vec<(String, f64)> = cpu
         .cache
@@ -59,7 +71,7 @@ pub fn measure(cpu: &Cpu, isa: Isa, threads: usize) -> Facts {
         .map(|c| (c.level.clone(), c.size.get() * if c.shared { 0.25 } else { 0.5 }))
         .collect();
     sizes.push(("memory".into(), (4.0 * last).min(1e9)));
-    let mut facts = Facts { clock: hertz, macs: (registers, operand), levels: Vec::new() };
+    let mut facts = Facts { clock: hertz, macs: (registers, operand), tiles: rates, levels: Vec::new() };
     for (name, bytes) in sizes {
         let mut data = Buffer::zeros((bytes / 4.0) as usize / 128 * 128);
         data.fill(1.0);
@@ -117,6 +129,8 @@ pub fn profile(detected: &Profile, cpu: &Cpu, isa: Isa, facts: &Facts, threads: 
         // Narrower formats run on the same ports.
         *rate = MacsPerCycle(rounded(rate.get() * scale));
     }
+    // Tiles that kernels cannot use are as good as none.
+    cpu.matrix = facts.tiles.iter().map(|(&d, &rate)| (d, MacsPerCycle(rounded(rate)))).collect();
     cpu.vector = Some(Bytes(4.0 * isa.lanes() as f64));
     let mut profile = detected.clone();
     profile.clock = Hertz(rounded(facts.clock));
@@ -140,6 +154,9 @@ pub fn comment(facts: &Facts) -> String {
         facts.macs.0,
         facts.macs.1
     );
+    for (dtype, rate) in &facts.tiles {
+        let _ = writeln!(text, "# Matrix tiles: {rate:.0} {} multiply-adds a cycle.", dtype.name());
+    }
     for (name, alone, latency, together) in &facts.levels {
         let _ = writeln!(
             text,

@@ -7,6 +7,7 @@
 use super::clock::{Clock, keep};
 use super::probes;
 use super::run::noise;
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernels::conv::{Convolution, Direct};
 use crate::kernels::{self, Activations, Buffer, Isa, Packed, WeightMatrix};
@@ -27,6 +28,8 @@ pub struct Product {
     pub pattern: SparsityPattern,
     /// How they are stored.
     pub format: StorageFormat,
+    /// In what they are multiplied.
+    pub dtype: DType,
     /// `[groups, n, k]`, zeros where they were pruned.
     pub weights: Vec<f32>,
 }
@@ -49,15 +52,21 @@ pub struct Ready {
 }
 
 /// The kernel's name for weights of a pattern in a format.
-fn kernel_name(pattern: SparsityPattern, format: StorageFormat) -> Option<&'static str> {
-    Some(match (format, pattern) {
-        (StorageFormat::Dense, SparsityPattern::Row(_) | SparsityPattern::Column(_)) => "pruned",
-        (StorageFormat::Dense, _) => "dense",
-        (StorageFormat::Csr, _) => "csr",
-        (StorageFormat::Bsr { .. }, _) => "bsr",
-        (StorageFormat::Nm { .. }, _) => "nm",
-        (StorageFormat::Vnm { .. }, _) => "vnm",
-        (StorageFormat::Bitmask | StorageFormat::Coo | StorageFormat::Ell | StorageFormat::RunLength, _) => {
+fn kernel_name(pattern: SparsityPattern, format: StorageFormat, dtype: DType) -> Option<&'static str> {
+    Some(match (dtype, format, pattern) {
+        (DType::Fp32, StorageFormat::Dense, SparsityPattern::Row(_) | SparsityPattern::Column(_)) => "pruned",
+        (DType::Fp32, StorageFormat::Dense, _) => "dense",
+        (DType::Fp32, StorageFormat::Csr, _) => "csr",
+        (DType::Fp32, StorageFormat::Bsr { .. }, _) => "bsr",
+        (DType::Fp32, StorageFormat::Nm { .. }, _) => "nm",
+        (DType::Fp32, StorageFormat::Vnm { .. }, _) => "vnm",
+        // Of the narrow formats, none has rows or columns cut out.
+        (_, _, SparsityPattern::Row(_) | SparsityPattern::Column(_)) => return None,
+        (DType::Bf16, StorageFormat::Dense, _) => "bf16",
+        (DType::Bf16, StorageFormat::Bsr { .. }, _) => "bsr-bf16",
+        (DType::Int8, StorageFormat::Dense, _) => "int8",
+        (DType::Int8, StorageFormat::Bsr { .. }, _) => "bsr-int8",
+        (DType::Fp32 | DType::Tf32 | DType::Fp16 | DType::Bf16 | DType::Fp8 | DType::Int8 | DType::Fp4, _, _) => {
             return None;
         }
     })
@@ -68,7 +77,7 @@ fn kernel_name(pattern: SparsityPattern, format: StorageFormat) -> Option<&'stat
 /// # Errors
 /// A format that no kernel reads, weights that do not have the pattern, sizes that do not fit into memory.
 pub fn prepare(isa: Isa, product: &Product) -> Result<Ready> {
-    let Product { gemm, conv, steps, pattern, format, ref weights } = *product;
+    let Product { gemm, conv, steps, pattern, format, dtype, ref weights } = *product;
     let Gemm { groups, m, n, k } = gemm;
     let input = match &conv {
         Some(c) => c.batch.checked_mul(c.channels).and_then(|e| e.checked_mul(c.input[0] * c.input[1])),
@@ -84,13 +93,18 @@ pub fn prepare(isa: Isa, product: &Product) -> Result<Ready> {
     if let (Some(shape), true) = (conv, groups > 1 && n < 8) {
         return ready("direct", Code::Direct(Direct::new(isa, shape, groups as usize, weights.clone())));
     }
-    let unread = || Error::argument("run", format!("no kernel of this machine reads {} weights", format.name()));
-    let name = kernel_name(pattern, format).ok_or_else(unread)?;
+    let unread = || {
+        Error::argument(
+            "run",
+            format!("no kernel multiplies {pattern} weights stored as {} in {}", format.name(), dtype.name()),
+        )
+    };
+    let name = kernel_name(pattern, format, dtype).ok_or_else(unread)?;
     let kernel = kernels::all(isa).into_iter().find(|kernel| kernel.name() == name).ok_or_else(unread)?;
     let size = ((n * k) as usize).max(1);
     let pack = |values| {
         // A dense kernel takes zeros as they are.
-        let asked = if name == "dense" { SparsityPattern::Dense } else { pattern };
+        let asked = if format == StorageFormat::Dense && name != "pruned" { SparsityPattern::Dense } else { pattern };
         kernel.pack(WeightMatrix { n: n as usize, k: k as usize, values }, &asked, m as usize)
     };
     let mut packed = weights.chunks_exact(size).map(pack).collect::<Result<Vec<_>>>()?;

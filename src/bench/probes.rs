@@ -1,6 +1,9 @@
 //! Loops whose speed is one fact of the machine each, in the instruction set that kernels use.
 
 use crate::kernels::Isa;
+use crate::kernels::tiles::Format;
+use crate::kernels::tiles::amx::{self, Amx};
+use crate::kernels::tiles::unit::Tiles;
 use std::hint::black_box;
 
 /// Multiply–accumulates of one call of [`products`] or [`products_from_memory`] a lane: chains × steps.
@@ -83,6 +86,38 @@ pub fn products_from_memory(isa: Isa, data: &[f32]) {
         #[cfg(target_arch = "x86_64")]
         Isa::Avx2 => unsafe { x86::from_memory256(data) },
         _ => plain_products(Some(data)),
+    }
+}
+
+/// Multiply–accumulates of one call of [`tile_products`].
+pub fn tile_product_count(format: Format) -> u64 {
+    (4 * STEPS * format.multiplications()) as u64
+}
+
+/// Products of matrix tiles in registers, four sums in turn; nothing where the processor has no tiles.
+pub fn tile_products(format: Format) {
+    if amx::usable().is_err() {
+        return;
+    }
+    // SAFETY: the tiles are usable, and stay on this thread.
+    unsafe {
+        let mut tiles = Amx::take();
+        for _ in 0..STEPS {
+            match format {
+                Format::Bf16 => {
+                    tiles.dot_bf16::<0, 4, 6>();
+                    tiles.dot_bf16::<1, 4, 7>();
+                    tiles.dot_bf16::<2, 5, 6>();
+                    tiles.dot_bf16::<3, 5, 7>();
+                }
+                Format::Int8 => {
+                    tiles.dot_int8::<0, 4, 6>();
+                    tiles.dot_int8::<1, 4, 7>();
+                    tiles.dot_int8::<2, 5, 6>();
+                    tiles.dot_int8::<3, 5, 7>();
+                }
+            }
+        }
     }
 }
 

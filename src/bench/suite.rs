@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::kernels::Kernel;
+use crate::kernels::tiles;
 use crate::lower::{Lowered, Source, Step};
 use crate::pattern::SparsityPattern;
 use std::str::FromStr;
@@ -98,6 +99,18 @@ const MORE: &[&str] = &[
     "column@0.8",
 ];
 const SMALL: u64 = 1 << 20;
+/// Patterns whose blocks are whole matrix tiles, where the processor has those.
+const TILES: &[&str] = &[
+    "block:16x32@0.8",
+    "block:32x32@0.5",
+    "block:32x32@0.8",
+    "block:16x64@0.9",
+    "block:32x64@0.5",
+    "block:32x64@0.8",
+    "block:32x64@0.95",
+    "block:64x64@0.7",
+    "block:64x64@0.9",
+];
 
 impl Suite {
     /// Its cases.
@@ -107,6 +120,9 @@ impl Suite {
             let mut cases = Vec::new();
             for &(n, k) in sizes {
                 let mut patterns = parse(COMMON);
+                if tiles::usable().is_ok() {
+                    patterns.extend(parse(TILES));
+                }
                 if more && n * k <= SMALL {
                     patterns.extend(parse(MORE));
                 }

@@ -25,6 +25,7 @@ type Slot = (fn(&mut CpuParameters) -> &mut f64, &'static str, f64);
 /// What samples of products tell. Shares of measured bandwidths stay close to one.
 const SLOTS: &[Slot] = &[
     (|p| &mut p.microkernel, "microkernel", 0.3),
+    (|p| &mut p.tile_kernel, "tile_kernel", 0.3),
     (|p| &mut p.memory_operand, "memory_operand", 0.3),
     (|p| &mut p.private_bandwidth, "private_bandwidth", 0.4),
     (|p| &mut p.shared_bandwidth, "shared_bandwidth", 0.4),

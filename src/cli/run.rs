@@ -35,6 +35,9 @@ pub struct Args {
     /// Pattern, or GLOB=PATTERN, with an optional /FORMAT; the last match wins
     #[arg(short, long = "sparsity", value_name = "[GLOB=]PATTERN[/FORMAT]")]
     sparsity: Vec<String>,
+    /// Format of products: fp32, bf16 or int8; weights are rounded when they are packed, activations in every call
+    #[arg(long, default_value = "fp32")]
+    dtype: DType,
     #[command(flatten)]
     pruning: super::pruning::Pruning,
     /// Threads of the kernels, and of the prediction
@@ -91,7 +94,7 @@ pub fn run(args: Args, out: &mut dyn Write) -> anyhow::Result<()> {
     assignment.check(weighted.iter().copied())?;
     let options = Options { threads: Some(args.threads as u64), timing: Timing::Cold };
     let cost = cost::model(&profile, options)?;
-    let (asked, left_out) = products(&graph, &assignment, &masks, &*cost)?;
+    let (asked, left_out) = products(&graph, &assignment, (args.dtype, &masks), &*cost)?;
     if asked.is_empty() {
         return Err(
             Error::argument("--workload", "the network has no product with weights; there is nothing to run").into()
@@ -178,10 +181,10 @@ pub(super) type LeftOut = (String, String);
 pub(super) fn products(
     graph: &Graph,
     assignment: &Assignment,
-    masks: &Masks,
+    (dtype, masks): (DType, &Masks),
     model: &dyn CostModel,
 ) -> Result<(Vec<Asked>, Vec<LeftOut>)> {
-    let mut all = steps(graph, assignment, DType::Fp32, false)?;
+    let mut all = steps(graph, assignment, dtype, false)?;
     count_masks(&mut all, graph, masks);
     let resident = residency_of(&all, model);
     let (mut asked, mut left_out) = (Vec::new(), Vec::new());
@@ -191,6 +194,13 @@ pub(super) fn products(
         let mut at = 0;
         for op in &step.ops {
             let mut op = op.clone();
+            if let Lowered::Gemm(g) = &mut op {
+                // Results are fp32 whatever was multiplied, and narrow groups are multiplied in it too.
+                g.out_dtype = DType::Fp32;
+                if matches!(g.source, Source::Conv(_)) && g.gemm.groups > 1 && g.gemm.n < 8 {
+                    g.dtype = DType::Fp32;
+                }
+            }
             let share = left.min(most_resident(&op));
             left = left - share;
             set_resident(&mut op, share);
@@ -245,6 +255,7 @@ pub(super) fn product(a: &Asked, masks: &Masks, model: Option<&Model>, seed: u64
         steps: a.op.steps(),
         pattern: executed.pattern,
         format: executed.format,
+        dtype: a.op.dtype,
         weights,
     })
 }

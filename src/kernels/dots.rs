@@ -11,14 +11,16 @@
 //!       word of K                   4 int8 or 2 bf16: 3 loads of activations from L2, 8 broadcasts of weights
 //! ```
 //!
-//! One column: sixteen rows are a vector, words of weights stream, the word of activations is broadcast.
+//! One column: sixteen rows are a vector, words of weights stream, the word of activations is broadcast. Where the machine
+//! has matrix tiles, several columns go there ([`super::tiles`]).
 
 use super::balance::{scatter, shares};
+use super::float::bf16;
 use super::lanes::unrolled;
 use super::words::{PlainInt8, Words};
 #[cfg(target_arch = "x86_64")]
 use super::words::{YmmInt8, ZmmBf16, ZmmInt8};
-use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
+use super::{Activations, Isa, Kernel, Packed, WeightMatrix, tiles};
 use crate::dtype::DType;
 use crate::error::Result;
 use crate::lower::blocking::{NARROW_PANEL, narrow_columns};
@@ -30,13 +32,13 @@ use std::ops::Range;
 const STRIP: usize = 16;
 /// Columns of a panel: three vectors of sixteen.
 const PANEL: usize = NARROW_PANEL as usize;
-/// With longer rows, sums of products of bytes could pass 2^31.
-const LONGEST_INT8: usize = 65_536;
 
 /// int8 weights and activations.
 pub struct Int8 {
     /// The instruction set to use, which the machine has.
     pub isa: Isa,
+    /// Who multiplies tiles, if anyone.
+    pub tiles: Option<tiles::Unit>,
 }
 
 impl Kernel for Int8 {
@@ -49,12 +51,14 @@ impl Kernel for Int8 {
     }
 
     fn refusal(&self, _: &SparsityPattern, _: usize, k: usize) -> Option<String> {
-        (k > LONGEST_INT8)
-            .then(|| format!("a reduction over {k} could overflow 32-bit sums; {LONGEST_INT8} is the most"))
+        tiles::too_long(tiles::Format::Int8, k).or_else(|| self.tiles.and_then(tiles::Unit::missing))
     }
 
-    fn pack(&self, weights: WeightMatrix<'_>, pattern: &SparsityPattern, _: usize) -> Result<Box<dyn Packed>> {
+    fn pack(&self, weights: WeightMatrix<'_>, pattern: &SparsityPattern, columns: usize) -> Result<Box<dyn Packed>> {
         super::check(self, weights, pattern)?;
+        if let Some(unit) = self.tiles.filter(|_| columns != 1) {
+            return Ok(tiles::dense(unit, tiles::Format::Int8, weights));
+        }
         let WeightMatrix { n, k, values } = weights;
         let mut scales = Vec::with_capacity(n);
         let mut shifts = Vec::with_capacity(n);
@@ -93,6 +97,8 @@ impl Kernel for Int8 {
 pub struct Bf16 {
     /// The instruction set to use, which the machine has.
     pub isa: Isa,
+    /// Who multiplies tiles, if anyone.
+    pub tiles: Option<tiles::Unit>,
 }
 
 impl Bf16 {
@@ -115,11 +121,18 @@ impl Kernel for Bf16 {
     }
 
     fn refusal(&self, _: &SparsityPattern, _: usize, _: usize) -> Option<String> {
-        (!self.has_instruction()).then(|| "it needs AVX-512 BF16 instructions, which this CPU lacks".to_owned())
+        match self.tiles {
+            Some(unit) => unit.missing(),
+            None => (!self.has_instruction())
+                .then(|| "it needs AVX-512 BF16 instructions or AMX tiles, which this CPU lacks".to_owned()),
+        }
     }
 
-    fn pack(&self, weights: WeightMatrix<'_>, pattern: &SparsityPattern, _: usize) -> Result<Box<dyn Packed>> {
+    fn pack(&self, weights: WeightMatrix<'_>, pattern: &SparsityPattern, columns: usize) -> Result<Box<dyn Packed>> {
         super::check(self, weights, pattern)?;
+        if let Some(unit) = self.tiles.filter(|_| columns != 1 || !self.has_instruction()) {
+            return Ok(tiles::dense(unit, tiles::Format::Bf16, weights));
+        }
         let WeightMatrix { n, k, values } = weights;
         let words = k.div_ceil(2);
         let value = |r: usize, c: usize| if c < k { bf16(values[r * k + c]) } else { 0 };
@@ -130,14 +143,6 @@ impl Kernel for Bf16 {
         let engine = Engine::PlainInt8;
         Ok(Box::new(Dots { engine, n, k, words, weights: strips(n, words, word), scales: None }))
     }
-}
-
-/// Upper half of an fp32 number, rounded to nearest, ties to even; NaN stays NaN.
-#[inline(always)]
-fn bf16(value: f32) -> u32 {
-    let bits = value.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
-    if value.is_nan() { bits >> 16 | 0x40 } else { rounded }
 }
 
 /// Sixteen rows interleaved word by word, rows past the last one zero.

@@ -1,10 +1,18 @@
-//! Subnormal numbers: how many there are, and arithmetic that takes them for zero.
+//! Rounding to bf16. Subnormal numbers: how many there are, and arithmetic that takes them for zero.
 //!
 //! Weights that decay without ever being set to zero end near 1e-40, where most processors leave their fast path.
 
 /// How many values are subnormal: not zero, and nearer to it than the smallest normal number (1.2e-38).
 pub fn subnormals(values: &[f32]) -> u64 {
     values.iter().filter(|v| v.is_subnormal()).count() as u64
+}
+
+/// Upper half of an fp32 number, rounded to nearest, ties to even; NaN stays NaN.
+#[inline(always)]
+pub(super) fn bf16(value: f32) -> u32 {
+    let bits = value.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16;
+    if value.is_nan() { bits >> 16 | 0x40 } else { rounded }
 }
 
 /// Calls `work` while this thread's vector unit reads subnormal operands as zero and writes zero for subnormal results,

@@ -3,7 +3,7 @@
 //! Weights are packed once ([`Kernel::pack`]) and multiplied many times ([`Packed::run`]), so that a runtime's load
 //! time and its inference time are never mixed. Reading order: [`mod@reference`] (what is computed), [`panel`] (activations),
 //! [`blocks`] (the engine of CSR and block-sparse rows),
-//! [`dots`] (int8 and bf16), then one file a kernel.
+//! [`dots`] and [`tiles`] (int8 and bf16), then one file a kernel.
 
 mod aligned;
 mod balance;
@@ -23,6 +23,7 @@ pub mod panel;
 mod pruned;
 pub mod random;
 pub mod reference;
+pub mod tiles;
 mod vnm;
 mod words;
 
@@ -120,6 +121,7 @@ impl Isa {
 
 /// Every kernel, for an instruction set that this machine has.
 pub fn all(isa: Isa) -> Vec<Box<dyn Kernel>> {
+    let unit = tiles::Unit::of(isa);
     vec![
         Box::new(dense::Dense { isa }),
         Box::new(csr::Csr { isa }),
@@ -127,8 +129,10 @@ pub fn all(isa: Isa) -> Vec<Box<dyn Kernel>> {
         Box::new(nm::Nm { isa }),
         Box::new(vnm::Vnm { isa }),
         Box::new(pruned::Pruned { isa }),
-        Box::new(dots::Int8 { isa }),
-        Box::new(dots::Bf16 { isa }),
+        Box::new(dots::Int8 { isa, tiles: unit }),
+        Box::new(dots::Bf16 { isa, tiles: unit }),
+        Box::new(tiles::TileBlocks { unit, format: tiles::Format::Bf16 }),
+        Box::new(tiles::TileBlocks { unit, format: tiles::Format::Int8 }),
     ]
 }
 

@@ -162,6 +162,18 @@ pub fn narrow_columns(words: u64) -> u64 {
     (BYTES / 4 / words.max(1) / NARROW_PANEL).clamp(1, 16) * NARROW_PANEL
 }
 
+/// Columns of activations that meet together on matrix tiles: two tiles of sixteen.
+pub const TILE_PANEL: u64 = 32;
+
+/// Steps of the reduction in a block, each a line of bytes of every row: sums wait in the result between two blocks.
+pub const TILE_STEPS: u64 = 64;
+
+/// Columns whose converted activations, a block of `steps` lines each, stay in L2 beside weights and results.
+pub fn tile_columns(steps: u64) -> u64 {
+    const BYTES: u64 = 1 << 20;
+    (BYTES / 64 / steps.clamp(1, TILE_STEPS) / TILE_PANEL).clamp(1, 16) * TILE_PANEL
+}
+
 /// Blocking of the packed dense product, as the crate `gemm` 0.19 does it (`gemm-common`, `cache.rs`: `kernel_params`),
 /// after Goto and van de Geijn (TOMS 2008) and Low et al. (TOMS 2016).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

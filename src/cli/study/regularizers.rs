@@ -7,6 +7,7 @@ use crate::cli::run::{product, products};
 use crate::cli::train::{Data, Schedule, parse_method};
 use hwsim::bench::network::{Ready, measure, prepare};
 use hwsim::cost::{self, Options, Timing};
+use hwsim::dtype::DType;
 use hwsim::error::{Error, Result};
 use hwsim::kernels::Isa;
 use hwsim::lower::{Assignment, Masks};
@@ -345,7 +346,7 @@ fn packed(way: &Way, machines: &[Machine]) -> Result<Vec<Ready>> {
         None => crate::cli::profile("host")?,
     };
     let model = cost::model(&profile, Options { threads: Some(1), timing: Timing::Cold })?;
-    let (asked, _) = products(&way.model.graph, &way.rules, &way.masks, &*model)?;
+    let (asked, _) = products(&way.model.graph, &way.rules, (DType::Fp32, &way.masks), &*model)?;
     asked.iter().map(|a| prepare(Isa::detect(), &product(a, &way.masks, Some(&way.model), 0)?)).collect()
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cli::provenance::Provenance;
 use hwsim::bench::network::{Product, measure, prepare};
+use hwsim::dtype::DType;
 use hwsim::error::Error;
 use hwsim::kernels::Isa;
 use hwsim::kernels::float::{subnormals, with_flush_to_zero};
@@ -132,6 +133,7 @@ fn time(args: &Args, weights: &[f32]) -> anyhow::Result<(f64, f64)> {
         steps: 1,
         pattern: SparsityPattern::Dense,
         format: StorageFormat::Dense,
+        dtype: DType::Fp32,
         weights: weights.to_vec(),
     };
     let pool = crate::cli::bench::pool(1)?;

@@ -1,7 +1,8 @@
 //! Dense products: packed and blocked, skinny, and depthwise convolutions.
 
-use super::hierarchy::{Blocking, Demand, First, Operand};
+use super::hierarchy::{Demand, First, Operand};
 use super::machine::{Machine, Unit};
+use super::tiles::{self, Blocks};
 use super::touch_dense;
 use super::traffic::{Part, Touches};
 use crate::lower::blocking::{COLUMN_ROWS, Goto, narrow_columns};
@@ -39,15 +40,14 @@ pub(super) fn product(
 ) -> Vec<(Demand, Option<&'static str>)> {
     let column = s.whole.0 <= 1.0;
     let skinny = || (skinny(machine, s, vector_rate, kept), Some("skinny GEMM"));
-    if unit.matrix {
-        // Vectors along outputs or along rows.
-        let mut all: Vec<_> = [false, true].map(|swap| (tiles(machine, s, unit.rate, swap), None)).into();
-        if s.m <= machine.lanes() {
-            all.push(skinny());
-        }
-        return all;
-    }
     match (s.element < 4.0, column) {
+        (narrow, false) if unit.matrix => {
+            let all = Blocks { units: 1.0, rows: s.n, cols: s.k };
+            let on_tiles = (tiles::product(machine, s, &all, unit.rate), None);
+            if narrow || s.m > machine.lanes() { vec![on_tiles] } else { vec![on_tiles, skinny()] }
+        }
+        // A single column leaves tiles empty.
+        (true, true) if unit.matrix => vec![(dots(machine, s, vector_rate), Some("skinny GEMM"))],
         (true, _) => vec![(dots(machine, s, unit.rate), column.then_some("skinny GEMM"))],
         (false, true) => vec![skinny()],
         (false, false) => vec![(packed(machine, s, unit.rate, kept), None)],
@@ -149,45 +149,6 @@ fn dots(machine: &Machine, s: &Shape, rate: f64) -> Demand {
         issued,
         touches: t,
         first: First { outputs: s.m * s.output, ..First::default() },
-    }
-}
-
-/// Matrix tiles of 16 rows of one line, two by two, packed and blocked.
-fn tiles(machine: &Machine, s: &Shape, rate: f64, swap: bool) -> Demand {
-    let p = &machine.p;
-    let pad = |x: f64, unit: f64| (x / unit).ceil() * unit;
-    let (u, v) = if swap { (s.m, s.n) } else { (s.n, s.m) };
-    let e = s.element;
-    let (padded, depth) = ((pad(u, 16.0), pad(v, 16.0)), pad(s.k, 64.0 / e));
-    let b = Blocking::new(machine, (32.0, 32.0), e, (padded.0, v, s.k));
-    let issued = padded.0 * padded.1 * depth;
-    let blocks_k = (s.k / b.kc).ceil();
-    let loads = issued * e * (1.0 / b.nr + 1.0 / b.mr);
-    let results = 2.0 * s.m * s.n * 4.0 * blocks_k;
-    let (vector_operand, scalar_operand) =
-        if swap { (Operand::Inputs, Operand::Weights) } else { (Operand::Weights, Operand::Inputs) };
-    let source = |operand| if operand == Operand::Weights { s.weights.0 } else { s.inputs };
-    let block = b.mc * b.kc * e;
-    let sliver = b.kc * b.nr * e;
-    let repacks = (v / b.nc).ceil();
-    let mut t = Touches::new(machine.caches());
-    let own = source(vector_operand);
-    t.direct(vector_operand, own, repacks, own + b.nc * b.kc * e);
-    t.packed(vector_operand, u * s.k * e * repacks, block, ((b.nc / b.nr).ceil(), block + sliver));
-    t.direct(scalar_operand, source(scalar_operand), 1.0, 0.0);
-    t.packed(scalar_operand, v * s.k * e, b.kc * b.nc * e, ((u / b.mc).ceil(), b.kc * b.nc * e + block));
-    t.direct(Operand::Outputs, s.outputs, 2.0 * blocks_k - 1.0, u * b.nc * s.output + block);
-    t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
-    // Rows of a register tile that share one set evict one another between two blocks of k.
-    let conflict = (b.nr / machine.caches[0].lines_at_stride(s.n * s.output)).max(1.0);
-    let interleaved = if e < 4.0 { s.m * (s.k + s.n) } else { 0.0 };
-    Demand {
-        overlap: issued / (rate * p.tile_kernel),
-        l1: loads + results * conflict,
-        serial: p.pack * e * (u * repacks + v) * s.k + p.interleave * interleaved + p.call,
-        issued,
-        touches: t,
-        first: First::default(),
     }
 }
 

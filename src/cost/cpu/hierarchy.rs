@@ -210,31 +210,3 @@ fn sum(a: OperandBytes, b: OperandBytes) -> OperandBytes {
         outputs: a.outputs + b.outputs,
     }
 }
-
-/// Blocking of a packed product (Goto and van de Geijn 2008; the closed form of Low et al., TOMS 2016).
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Blocking {
-    pub mr: f64,
-    pub nr: f64,
-    pub mc: f64,
-    pub kc: f64,
-    pub nc: f64,
-}
-
-impl Blocking {
-    /// For elements of `e` bytes and a register tile of `mr` × `nr`; (u, v, k) are the extents.
-    pub fn new(machine: &Machine, (mr, nr): (f64, f64), e: f64, (u, v, k): (f64, f64, f64)) -> Self {
-        let l1 = &machine.caches[0];
-        let l2 = &machine.caches[1.min(machine.depth - 1)];
-        let cycle = l1.capacity / l1.ways;
-        let ways = ((l1.ways - 1.0) / (1.0 + nr / mr)).floor().max(1.0);
-        let kc = (ways * cycle / (mr * e)).floor().clamp(16.0, 1024.0);
-        let kc = (k / (k / kc).ceil()).ceil();
-        // A panel of one operand stays in L2 beside a strip of the other and of the result.
-        let half = |capacity: f64, unit: f64| (capacity / 2.0 / (kc * e) / unit).floor().max(1.0) * unit;
-        let mc = half(l2.capacity, mr).min(u);
-        let share = if machine.last().shared { machine.cores } else { 1.0 };
-        let nc = half((machine.last().capacity / share).max(l2.capacity), nr).min(v);
-        Self { mr: mr.min(u), nr: nr.min(v), mc, kc, nc }
-    }
-}

@@ -1,8 +1,9 @@
 //! CPUs: an execution–cache–memory model over tile footprints.
 //!
 //! [`machine`] turns the profile into rates per cycle, [`kernels`] chooses what runs, [`dense`], [`sparse`],
-//! [`attention`] and [`stream`] say what one core does for it, [`touch_dense`] and [`touch_blocks`] what the kernels' loops
-//! touch, [`traffic`] which bytes that moves and [`sets`] which of them a cache still has, [`hierarchy`] what it costs.
+//! [`tiles`], [`attention`] and [`stream`] say what one core does for it, [`touch_dense`] and [`touch_blocks`] what the
+//! kernels' loops touch, [`traffic`] which bytes that moves and [`sets`] which of them a cache still has, [`hierarchy`] what
+//! it costs.
 
 mod attention;
 mod dense;
@@ -12,6 +13,7 @@ mod machine;
 mod sets;
 mod sparse;
 mod stream;
+mod tiles;
 mod touch_blocks;
 mod touch_dense;
 mod traffic;
@@ -124,14 +126,16 @@ impl CpuModel {
         // A thread takes whole register tiles, or whole block rows.
         let grain = match job.kernel {
             Kernel::Bsr { rows, .. } | Kernel::Tiles { rows, .. } => rows.max(8) as f64,
+            Kernel::Dense if job.unit.matrix => blocking::TILE_PANEL as f64,
             Kernel::Dense | Kernel::Direct | Kernel::Csr | Kernel::Nm { .. } | Kernel::Vnm { .. } => 8.0,
         };
-        // Columns of activations are shared by whole register tiles, because packing fills them up; sparse kernels share
-        // rows alone.
+        // Columns of activations are shared by whole register tiles, because packing fills them up; kernels on matrix tiles
+        // and sparse ones share rows alone.
         let columns = match job.kernel {
-            Kernel::Dense if !job.unit.matrix => machine.panel_columns(),
-            Kernel::Dense | Kernel::Direct | Kernel::Tiles { .. } => 8.0,
-            Kernel::Csr | Kernel::Nm { .. } | Kernel::Vnm { .. } | Kernel::Bsr { .. } => m,
+            Kernel::Dense if job.unit.matrix => m,
+            Kernel::Dense => machine.panel_columns(),
+            Kernel::Direct => 8.0,
+            Kernel::Tiles { .. } | Kernel::Csr | Kernel::Nm { .. } | Kernel::Vnm { .. } | Kernel::Bsr { .. } => m,
         };
         let split = divide(threads, groups, n / grain, m / columns);
         let share_n = (n / split.n).ceil().min(n);
@@ -209,8 +213,8 @@ impl CpuModel {
             }
             Kernel::Tiles { rows, cols } => {
                 let units = g.weights.occupied_tiles(Tile::new(rows, cols)) * share;
-                let z = Nonzeros { units, rows: rows as f64, cols: cols as f64, index: Index::Block };
-                offer(finish(sparse::tiles(machine, &shape, &z, job.unit.rate), 1.0), per_core, None);
+                let z = tiles::Blocks { units, rows: rows as f64, cols: cols as f64 };
+                offer(finish(tiles::product(machine, &shape, &z, job.unit.rate), 1.0), per_core, None);
             }
         }
         best.unwrap_or_else(|| {

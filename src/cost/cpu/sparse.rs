@@ -1,4 +1,4 @@
-//! Sparse weights by dense activations in fp32: rows of CSR, N:M and V:N:M, blocks of BSR; blocks on matrix tiles.
+//! Sparse weights by dense activations in fp32: rows of CSR, N:M and V:N:M, blocks of BSR.
 
 use super::dense::Shape;
 use super::hierarchy::{Demand, First, Operand};
@@ -136,37 +136,6 @@ fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, touches: Touche
         serial: p.call,
         issued: values,
         touches,
-        first: First::default(),
-    }
-}
-
-/// Blocks on matrix tiles: whole tiles of weights, activations in tile order; no tile is shared by two block rows.
-pub(super) fn tiles(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64) -> Demand {
-    let (p, e) = (&machine.p, s.element);
-    let columns = (s.m / 16.0).ceil() * 16.0;
-    let issued = z.units * z.rows * z.cols * columns;
-    // A block row of 16 has one tile row; of 32, two that share the activations.
-    let (rows, wide) = (z.rows.min(32.0), columns.min(32.0));
-    let loads = issued * e * (1.0 / rows + 1.0 / wide);
-    let stored = s.weights.0 + s.weights.1;
-    let packed = s.m * s.k * e;
-    let touches = (issued * e / rows / packed).max(1.0);
-    let passes = (columns / wide).ceil() * (z.rows / rows).ceil();
-    let mut t = Touches::new(machine.caches());
-    t.direct(Operand::Weights, s.weights.0, (columns / wide).ceil(), stored / (s.n / z.rows).max(1.0));
-    t.direct(Operand::Metadata, s.weights.1, 1.0, 0.0);
-    t.direct(Operand::Inputs, s.inputs, 1.0, 0.0);
-    t.packed(Operand::Inputs, packed, packed, (touches, packed));
-    t.direct(Operand::Outputs, s.outputs, 1.0, 0.0);
-    Demand {
-        overlap: issued / (rate * p.tile_kernel) + z.units * passes * p.block_decode,
-        l1: loads + s.outputs,
-        serial: p.pack * packed
-            + p.interleave * s.m * (s.k + s.n)
-            + p.row_start * (s.n / z.rows).ceil() * passes
-            + p.call,
-        issued,
-        touches: t,
         first: First::default(),
     }
 }
