@@ -144,7 +144,7 @@ fn agreement(seed: u64, cases: usize, most: f64) -> (f64, String) {
 fn closed_forms_follow_the_replay_at_every_level() {
     let (share, csv) = agreement(1, 150, 3e7);
     eprintln!("{csv}within 10 % at every level: {:.1} % of the cases", 100.0 * share);
-    assert!(share >= 0.7, "only {:.1} % of the cases are within 10 % at every level", 100.0 * share);
+    assert!(share >= 0.88, "only {:.1} % of the cases are within 10 % at every level", 100.0 * share);
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn five_hundred_cases() {
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("traffic_forms.csv"), csv).unwrap();
     eprintln!("within 10 % at every level: {:.1} % of 500 cases", 100.0 * share);
-    assert!(share >= 0.75);
+    assert!(share >= 0.9, "only {:.1} % of 500 cases are within 10 % at every level", 100.0 * share);
 }
 
 /// Lines of activations that miss L1 in a dense product of eight rows of k weights with one column.

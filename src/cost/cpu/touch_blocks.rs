@@ -62,8 +62,7 @@ struct Engine<'a> {
     windows: f64,
     /// Bytes of the stack that a pass touches.
     stack: f64,
-    /// Of indices, and of all that says where blocks belong.
-    index: f64,
+    /// Of all that says where blocks belong.
     metadata: f64,
     /// Of the blocks that there could be.
     share: f64,
@@ -112,7 +111,6 @@ impl<'a> Engine<'a> {
             windows,
             stack,
             values,
-            index,
             metadata: index + parts * down * s.start,
             share: (s.blocks / (down * (s.k / s.cols).ceil())).min(1.0),
             strips: count,
