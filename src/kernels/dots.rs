@@ -1,8 +1,8 @@
 //! Dense int8 and bf16 with dot-product instructions: what a CPU user takes before fp32 sparsity.
 //!
 //! Weights and activations are fp32 in memory. Weights are converted when they are packed (int8: one scale a row, ±127);
-//! activations in every call (int8: one scale a column, shifted by 128 to be unsigned; the shift times the sum of a row's
-//! weights is taken off the result, so zeros stay exact). Loop nest, outermost first:
+//! activations in every call (int8: one scale a column, shifted by 128 to be unsigned; where the engine multiplies them so,
+//! the shift times the sum of a row's weights is taken off the result, so zeros stay exact). Loop nest, outermost first:
 //!
 //! ```text
 //! group of columns                  [`group_columns`]: their converted activations stay in L2
@@ -60,6 +60,13 @@ impl Kernel for Int8 {
             return Ok(tiles::dense(unit, tiles::Format::Int8, weights));
         }
         let WeightMatrix { n, k, values } = weights;
+        let engine = match self.isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => Engine::ZmmInt8,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 | Isa::Avx2 => Engine::YmmInt8,
+            _ => Engine::PlainInt8,
+        };
         let mut scales = Vec::with_capacity(n);
         let mut shifts = Vec::with_capacity(n);
         let mut bytes = Vec::with_capacity(n * k);
@@ -68,18 +75,11 @@ impl Kernel for Int8 {
             scales.push(most / 127.0);
             let first = bytes.len();
             bytes.extend(row.iter().map(|v| if most > 0.0 { (v / most * 127.0).round_ties_even() as i8 } else { 0 }));
-            shifts.push(bytes[first..].iter().map(|b| i32::from(*b) * 128).sum());
+            shifts.push(bytes[first..].iter().map(|b| i32::from(*b) * engine.shift()).sum());
         }
         let word = |r: usize, w: usize| {
             let byte = |i: usize| if w * 4 + i < k { bytes[r * k + w * 4 + i] as u8 } else { 0 };
             u32::from_le_bytes(std::array::from_fn(byte))
-        };
-        let engine = match self.isa {
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 if is_x86_feature_detected!("avx512vnni") => Engine::ZmmInt8,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx2 => Engine::YmmInt8,
-            _ => Engine::PlainInt8,
         };
         let words = k.div_ceil(4);
         Ok(Box::new(Dots {
@@ -167,7 +167,18 @@ enum Engine {
     ZmmBf16,
 }
 
-/// int8 only: per row the scale, and 128 times the sum of its weights.
+impl Engine {
+    /// What its int8 activations are too large by.
+    fn shift(self) -> i32 {
+        match self {
+            #[cfg(target_arch = "x86_64")]
+            Self::YmmInt8 => YmmInt8::SHIFT,
+            _ => PlainInt8::SHIFT,
+        }
+    }
+}
+
+/// int8 only: per row the scale, and the sum of its weights times what the engine's activations are too large by.
 struct Scales {
     scales: Vec<f32>,
     shifts: Vec<i32>,

@@ -11,12 +11,14 @@ pub(super) trait Words: Copy {
     const COUNT: usize;
     /// Vectors of columns, beside eight rows of sums, that the registers hold.
     const VECTORS: usize;
+    /// What `unsigned` is too large by in [`Words::add_dot`].
+    const SHIFT: i32 = 128;
 
     unsafe fn zero() -> Self;
     unsafe fn splat(word: u32) -> Self;
     unsafe fn load(from: *const u32) -> Self;
     unsafe fn store(self, to: *mut u32);
-    /// `self + unsigned · signed` for int8, the plain product for bf16.
+    /// For int8 `self` + the words' products, `unsigned` less 128 − [`Words::SHIFT`]; the plain product for bf16.
     unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self;
     /// Sums of sums.
     unsafe fn add(self, other: Self) -> Self;
@@ -77,13 +79,15 @@ mod x86 {
     #[repr(C, packed)]
     struct Anywhere<V>(V);
 
-    /// int8 with AVX2: odd and even bytes widened to 16 bits, because the instruction for bytes saturates.
+    /// int8 with AVX2. Its instruction for bytes saturates at 2^15, which two products of magnitudes up to 127 stay below: the
+    /// signs of activations go to the weights.
     #[derive(Clone, Copy)]
     pub struct YmmInt8(__m256i);
 
     impl Words for YmmInt8 {
         const COUNT: usize = 8;
         const VECTORS: usize = 1;
+        const SHIFT: i32 = 0;
 
         #[inline(always)]
         unsafe fn zero() -> Self {
@@ -104,13 +108,10 @@ mod x86 {
         #[inline(always)]
         unsafe fn add_dot(self, unsigned: Self, signed: Self) -> Self {
             unsafe {
-                let even = _mm256_and_si256(unsigned.0, _mm256_set1_epi16(0xff));
-                let odd = _mm256_srli_epi16::<8>(unsigned.0);
-                let even_signed = _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(signed.0));
-                let odd_signed = _mm256_srai_epi16::<8>(signed.0);
-                let products =
-                    _mm256_add_epi32(_mm256_madd_epi16(even, even_signed), _mm256_madd_epi16(odd, odd_signed));
-                Self(_mm256_add_epi32(self.0, products))
+                let activations = _mm256_xor_si256(unsigned.0, _mm256_set1_epi8(-128));
+                let signed = _mm256_sign_epi8(signed.0, activations);
+                let pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(activations), signed);
+                Self(_mm256_add_epi32(self.0, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))))
             }
         }
         #[inline(always)]
