@@ -92,8 +92,8 @@ fn predicted(profile: &Profile, row: &Row) -> f64 {
 }
 
 fn profile() -> Profile {
-    let mut profile = Profile::from_file(&results().join("cpu/fidelity/fitted.profile.toml")).unwrap();
-    let calibration = Calibration::from_file(&results().join("cpu/fidelity/host.calib.toml")).unwrap();
+    let mut profile = Profile::from_file(&results().join("cpu/zen5/fitted.profile.toml")).unwrap();
+    let calibration = Calibration::from_file(&results().join("cpu/zen5/host.calib.toml")).unwrap();
     if let Device::Cpu(cpu) = &mut profile.device {
         cpu.calibration = calibration.cpu.map(Arc::new);
     }

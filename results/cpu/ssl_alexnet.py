@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """SSL's AlexNet table (Wen et al., Learning Structured Sparsity in Deep Neural Networks, NIPS 2016, Table 4) on this machine:
 
-    python3 results/cpu/ssl_alexnet/make.py [--hwsim target/release/hwsim]
+    python3 results/cpu/ssl_alexnet.py FOLDER [--hwsim target/release/hwsim]
 
 Each convolution is the product that lowering makes of it (Caffe's AlexNet, one image; two of conv2, 4 and 5, one group
 each). SSL's rows (filters) and columns (places in a filter) leave a smaller dense product; l1's zeros are CSR. Dense and
 sparse take turns in one `hwsim bench`; `hwsim estimate` predicts them from a fit that saw neither
-(results/cpu/fidelity). Writes table.csv and its provenance. Needs Python 3.9 and nothing else; takes two minutes.
+(fidelity.sh, which made FOLDER). Writes ssl_alexnet.csv there and its provenance. Needs Python 3.9 and nothing else; takes two minutes.
 """
 
 import argparse
@@ -18,7 +18,6 @@ import subprocess
 import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
-FIT = HERE.parent / "fidelity"
 # One group's product: positions, filters, places in a filter; and MACs of all groups in millions, as in the paper.
 LAYERS = {
     "conv1": (3025, 96, 363, 105.4),
@@ -42,8 +41,10 @@ PUBLISHED = {
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--hwsim", default=str(HERE.parents[2] / "target/release/hwsim"))
-    hwsim = parser.parse_args().hwsim
+    parser.add_argument("--hwsim", default=str(HERE.parents[1] / "target/release/hwsim"))
+    parser.add_argument("folder", type=pathlib.Path)
+    args = parser.parse_args()
+    hwsim, fit = args.hwsim, args.folder
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for at, (layer, (m, n, k, macs)) in enumerate(LAYERS.items()):
@@ -71,8 +72,8 @@ def main():
 
             def predicted(shape, pattern):
                 out = subprocess.run(
-                    [hwsim, "estimate", "--gemm", shape, "-s", f"{pattern}", "-p", str(FIT / "fitted.profile.toml"),
-                     "--calibration", str(FIT / "host.calib.toml"), "--dtype", "fp32", "--timing", "warm",
+                    [hwsim, "estimate", "--gemm", shape, "-s", f"{pattern}", "-p", str(fit / "fitted.profile.toml"),
+                     "--calibration", str(fit / "host.calib.toml"), "--dtype", "fp32", "--timing", "warm",
                      "--threads", "1", "--format", "csv"], check=True, capture_output=True, text=True).stdout
                 return 1e6 * float(next(csv.DictReader(io.StringIO(out)))["latency_s"])
 
@@ -96,15 +97,15 @@ def main():
         weighted = {s: macs / sum(r["macs_millions"] / r[s] for r in of) for s in speedups}
         rows.append({"run": run, "layer": "mean of speedups", "macs_millions": macs} | mean)
         rows.append({"run": run, "layer": "MAC-weighted", "macs_millions": macs} | weighted)
-    with open(HERE / "table.csv", "w", newline="") as f:
+    with open(fit / "ssl_alexnet.csv", "w", newline="") as f:
         out = csv.DictWriter(f, fieldnames=list(rows[0]))
         out.writeheader()
         for r in rows:
             out.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in r.items()})
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=HERE, capture_output=True, text=True).stdout.strip()
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), "unknown CPU")
-    (HERE / "table.csv.provenance.toml").write_text(
-        f'command = "python3 results/cpu/ssl_alexnet/make.py"\ncommit = "{commit}"\nmachine = "{cpu}, one thread"\n'
+    (fit / "ssl_alexnet.csv.provenance.toml").write_text(
+        f'command = "python3 results/cpu/ssl_alexnet.py FOLDER"\ncommit = "{commit}"\nmachine = "{cpu}, one thread"\n'
         f'date = "{datetime.date.today()}"\n')
     for r in rows[20:]:
         print(f"{r['run']:14} {r['layer']:17}" + "".join(f"{s.split('_')[0] + ' ' + (s.split('_')[1] if s[0] == 'p' and 'published' in s else ''):>16} {r[s]:.2f}" for s in speedups))

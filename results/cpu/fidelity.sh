@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Measures this machine, fits it, and judges the fit on shapes, sparsities and block sizes that it did not see.
-# Ten minutes on an otherwise idle machine; writes beside itself.
+# Measures this machine, fits it, and judges the fit on shapes, sparsities and block sizes that it did not see:
+#   results/cpu/fidelity.sh FOLDER [--no-bench]
+# Ten minutes on an otherwise idle machine; FOLDER, one a machine, receives everything.
 set -euo pipefail
-cd "$(dirname "$0")"
-hwsim=${HWSIM:-../../../target/release/hwsim}
+hwsim=$(realpath "${HWSIM:-$(dirname "$0")/../../target/release/hwsim}")
+mkdir -p "$1"
+cd "$1"
 shapes=()
 for nk in 448x896 1280x640 2304x384 160x4000 1920x1920 72x1200; do
     for m in 1 32 80 160 500; do shapes+=(--gemm "${m}x$nk"); done
@@ -14,7 +16,7 @@ for pattern in unstructured@0.55 unstructured@0.72 unstructured@0.88 unstructure
     row@0.6 column@0.4; do
     patterns+=(-s "$pattern")
 done
-if [ "${1:-}" != --no-bench ]; then
+if [ "${2:-}" != --no-bench ]; then
     "$hwsim" bench --suite full -o fitted.csv
     "$hwsim" bench "${shapes[@]}" "${patterns[@]}" -o held_out.csv
 fi
