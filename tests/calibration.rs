@@ -45,14 +45,29 @@ fn network() -> Builder {
     Builder::new(13)
         .value(symbolic("image", 1, &["batch", "3", "9", "8"]))
         .weight(random("a.w", &[4, 3, 3, 2]))
-        .node(named("Conv", &["image", "a.w"], "a", vec![list("strides", &[2, 1]), list("pads", &[1, 0, 0, 2])]))
+        .node(named(
+            "Conv",
+            &["image", "a.w"],
+            "a",
+            vec![list("kernel_shape", &[3, 2]), list("strides", &[2, 1]), list("pads", &[1, 0, 0, 2])],
+        ))
         .weight(random("b.w", &[6, 4, 2, 2]))
-        .node(named("Conv", &["a", "b.w"], "b", vec![text("auto_pad", "SAME_UPPER"), list("dilations", &[1, 2])]))
+        .node(named(
+            "Conv",
+            &["a", "b.w"],
+            "b",
+            vec![list("kernel_shape", &[2, 2]), text("auto_pad", "SAME_UPPER"), list("dilations", &[1, 2])],
+        ))
         .node(named("Relu", &["b"], "rb", vec![]))
         .weight(random("e.w", &[6, 1, 3, 3]))
-        .node(named("Conv", &["rb", "e.w"], "e", vec![int("group", 6), list("pads", &[1, 1, 1, 1])]))
+        .node(named(
+            "Conv",
+            &["rb", "e.w"],
+            "e",
+            vec![list("kernel_shape", &[3, 3]), int("group", 6), list("pads", &[1, 1, 1, 1])],
+        ))
         .weight(random("f.w", &[6, 2, 1, 1]))
-        .node(named("Conv", &["e", "f.w"], "f", vec![int("group", 3)]))
+        .node(named("Conv", &["e", "f.w"], "f", vec![list("kernel_shape", &[1, 1]), int("group", 3)]))
         .node(named("Relu", &["f"], "r", vec![]))
         .node(named("GlobalAveragePool", &["r"], "pool", vec![]))
         .node(named("Flatten", &["pool"], "flat", vec![]))
@@ -111,7 +126,7 @@ fn samples_and_batches_add_up() {
         Observed::of(&path, &graph, feeds, Path::new("in.npz"))
     };
     let together = observe(vec![("image", images(12))]).unwrap();
-    let half = |i| images(12).rows(6 * i, 6);
+    let half = |i: u64| images(12).rows(6 * i, 6);
     let apart = observe(vec![("image/0", half(0)), ("image/1", half(1))]).unwrap();
     assert_eq!((together.batches, apart.batches), (12, 2));
     for (layer, known) in &together.statistics {

@@ -47,7 +47,7 @@ impl More for Builder {
     fn conv(self, name: &str, from: &str, weight: [i64; 4], group: i64) -> Self {
         let (w, b) = (format!("{name}.w"), format!("{name}.b"));
         let pad = weight[2] / 2;
-        let attributes = vec![int("group", group), list("pads", &[pad; 4])];
+        let attributes = vec![int("group", group), list("kernel_shape", &weight[2..]), list("pads", &[pad; 4])];
         self.weight(random(&w, &weight)).weight(random(&b, &[weight[0]])).op("Conv", &[from, &w, &b], name, attributes)
     }
 
@@ -219,10 +219,10 @@ fn unet() -> Builder {
         .input("x", &[1, 3, 8, 8])
         .conv("e1", "x", [8, 3, 3, 3], 1)
         .weight(random("e2.w", &[12, 8, 2, 2]))
-        .op("Conv", &["e1", "e2.w"], "e2", vec![list("strides", &[2, 2])])
+        .op("Conv", &["e1", "e2.w"], "e2", vec![list("kernel_shape", &[2, 2]), list("strides", &[2, 2])])
         .op("Relu", &["e2"], "r", vec![])
         .weight(random("up.w", &[12, 6, 2, 2]))
-        .op("ConvTranspose", &["r", "up.w"], "up", vec![list("strides", &[2, 2])])
+        .op("ConvTranspose", &["r", "up.w"], "up", vec![list("kernel_shape", &[2, 2]), list("strides", &[2, 2])])
         .op("Concat", &["up", "e1"], "cat", vec![int("axis", 1)])
         .conv("d1", "cat", [6, 14, 3, 3], 1)
         .conv("out", "d1", [2, 6, 1, 1], 1)

@@ -183,10 +183,11 @@ fn batches(session: &Session, arrays: BTreeMap<String, Array>) -> Result<Vec<BTr
     Ok(feeds)
 }
 
-/// The symbol of the first axis, where all inputs and outputs have the same.
+/// The symbol of the first axis, where all inputs have the same, and all outputs whose extents are stated.
 fn batch_axis(session: &Session) -> Option<String> {
     let mut symbol = None;
-    for port in session.inputs().iter().chain(session.outputs()) {
+    let outputs = session.outputs().iter().filter(|p| p.shape.is_some());
+    for port in session.inputs().iter().chain(outputs) {
         match port.shape.as_ref()?.first() {
             Some(Extent::Open(s)) if !s.is_empty() && symbol.as_ref().is_none_or(|known| known == s) => {
                 symbol = Some(s.clone());
