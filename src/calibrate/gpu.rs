@@ -54,7 +54,7 @@ const fn free(mean: f64, generation: f64, arch: f64, engine: f64) -> Freedom {
 
 /// On tensor cores, in the order of [`GemmConstants::NAMES`]. An architecture has its own issue share, feed, step, ramp
 /// and power; what tiles and memories do alike everywhere is one number for an engine.
-const TENSOR: [Freedom; 13] = [
+const TENSOR: [Freedom; 14] = [
     free(1.0, 0.4, 0.5, 0.5),  // issue
     free(0.6, 0.3, 0.25, 0.0), // feed
     free(0.8, 0.3, 0.25, 0.0), // step
@@ -68,22 +68,24 @@ const TENSOR: [Freedom; 13] = [
     free(0.5, 0.0, 0.0, 0.0),  // overlap
     free(1.0, 0.0, 0.0, 0.0),  // narrow
     free(1.0, 0.0, 0.0, 0.0),  // tlb
+    free(0.0, 0.0, 0.0, 0.0),  // low
 ];
 /// On ordinary lanes: libraries' kernels for them differ more between architectures and vendors.
-const LANES: [Freedom; 13] = [
-    free(1.0, 0.4, 0.5, 0.5),   // issue
-    free(0.6, 0.3, 0.25, 0.2),  // feed
-    free(0.8, 0.3, 0.25, 0.25), // step
-    free(0.8, 0.3, 0.3, 0.15),  // ramp
-    free(1.0, 0.4, 0.3, 0.3),   // drain
-    free(1.0, 0.5, 0.4, 0.3),   // tail
-    free(0.8, 0.4, 0.4, 0.2),   // dram
-    free(0.5, 0.1, 0.1, 0.1),   // power
-    free(0.0, 0.0, 0.0, 0.0),   // alpha
-    free(1.0, 0.4, 0.3, 0.2),   // combine
-    free(0.5, 0.3, 0.3, 0.1),   // overlap
-    free(1.0, 0.5, 0.4, 0.4),   // narrow
-    free(1.0, 0.5, 0.5, 0.3),   // tlb
+const LANES: [Freedom; 14] = [
+    free(1.0, 0.4, 0.5, 0.5),  // issue
+    free(0.6, 0.3, 0.25, 0.2), // feed
+    free(0.8, 0.0, 0.0, 0.0),  // step
+    free(0.8, 0.3, 0.3, 0.15), // ramp
+    free(1.0, 0.4, 0.3, 0.3),  // drain
+    free(1.0, 0.5, 0.4, 0.3),  // tail
+    free(0.8, 0.4, 0.4, 0.2),  // dram
+    free(0.5, 0.1, 0.1, 0.1),  // power
+    free(0.0, 0.0, 0.0, 0.0),  // alpha
+    free(1.0, 0.4, 0.3, 0.2),  // combine
+    free(0.5, 0.3, 0.3, 0.1),  // overlap
+    free(1.0, 0.5, 0.4, 0.4),  // narrow
+    free(1.0, 0.5, 0.5, 0.3),  // tlb
+    free(1.0, 0.5, 0.4, 0.4),  // low
 ];
 /// In the order of [`SparseConstants::NAMES`]. One set for all architectures, from which an engine departs a little (the
 /// level that other stages give to architectures): what 2:4 changes is the same everywhere, and where architectures were
@@ -114,7 +116,7 @@ const LIBRARY: [Freedom; 9] = [
 const CONV: [Freedom; 4] =
     [free(0.2, 0.0, 0.0, 0.0), free(0.3, 0.0, 0.0, 0.0), free(0.4, 0.0, 0.0, 0.0), free(0.6, 0.0, 0.0, 0.0)];
 /// In the order of [`AttentionConstants::NAMES`].
-const ATTENTION: [Freedom; 10] = [
+const ATTENTION: [Freedom; 11] = [
     free(1.0, 0.4, 0.5, 0.0), // issue
     free(0.4, 0.0, 0.0, 0.0), // exponential
     free(0.3, 0.0, 0.0, 0.0), // power
@@ -125,6 +127,7 @@ const ATTENTION: [Freedom; 10] = [
     free(1.0, 0.4, 0.4, 0.0), // decode_head
     free(1.0, 0.0, 0.0, 0.0), // tail
     free(1.0, 0.0, 0.0, 0.0), // tokens
+    free(0.7, 0.0, 0.0, 0.0), // block
 ];
 /// In the order of [`StreamConstants::NAMES`]. A kernel's own start and end stay near a few trips to memory: rows are
 /// nearly all timed call by call, and the rest of a short call is the framework's.
@@ -355,10 +358,11 @@ fn dense_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterations:
         let row = rows[i];
         let Work::Dense(w) = &row.work else { return 1.0 };
         let mut setting = row.bare();
-        setting.overhead = s[13].exp();
-        setting.copies = if row.cold { s[14].exp() } else { 0.0 };
-        setting.quantise = if row.quantised.is_some() { s[15].exp() } else { 0.0 };
-        gemm(&row.facts, &GemmConstants::from_slots(&s[..13]), &setting, w).time + setting.overhead
+        let (constants, framework) = s.split_at(GemmConstants::NAMES.len());
+        setting.overhead = framework[0].exp();
+        setting.copies = if row.cold { framework[1].exp() } else { 0.0 };
+        setting.quantise = if row.quantised.is_some() { framework[2].exp() } else { 0.0 };
+        gemm(&row.facts, &GemmConstants::from_slots(constants), &setting, w).time + setting.overhead
     };
     let solution = stage.problem.fit(&predict, iterations);
     for engine in Engine::ALL {
@@ -501,8 +505,10 @@ fn attention_stage(calibration: &mut GpuCalibration, rows: &[&Prepared], iterati
     let predict = |i: usize, s: &[f64]| {
         let row = rows[i];
         let Work::Attention(w) = &row.work else { return 1.0 };
-        let setting = Setting { copies: s[11].exp(), pace: s[12].exp(), serving: row.cold, ..fixed[i] };
-        attention(&row.facts, &AttentionConstants::from_slots(&s[..10]), &setting, w).time + s[10].exp()
+        let (constants, framework) = s.split_at(AttentionConstants::NAMES.len());
+        let [overhead, copies, pace] = [framework[0], framework[1], framework[2]].map(f64::exp);
+        let setting = Setting { copies, pace, serving: row.cold, ..fixed[i] };
+        attention(&row.facts, &AttentionConstants::from_slots(constants), &setting, w).time + overhead
     };
     let solution = stage.problem.fit(&predict, iterations);
     calibration.attention = stage.table("attention", &solution, AttentionConstants::from_slots);

@@ -217,10 +217,12 @@ GemmConstants {
     combine: positive = 20.0,
     /// Exponent of the norm that joins arithmetic and main memory (large: perfect overlap).
     overlap: norm = 3.0,
-    /// Exponent by which tiles narrower than 128 lose issue rate.
+    /// Exponent by which tiles narrower than 128 outputs (on tensor cores: or lower than 128 rows) lose issue rate.
     narrow: positive = 0.2,
     /// Share lost when a row of operands is longer than a page, so that each row needs its own translation.
     tlb: positive = 0.2,
+    /// Exponent by which tiles lower than 128 rows lose issue rate on ordinary lanes.
+    low: positive = 0.2,
 });
 
 constants!(/// 2:4 relative to dense on the same engine.
@@ -286,6 +288,8 @@ AttentionConstants {
     tail: share = 0.3,
     /// Cycles of a multiprocessor for each token and query head of a serving stack's rotary embedding and cache write.
     tokens: positive = 60.0,
+    /// Cycles of a multiprocessor for the start and end of each block of queries in prefill.
+    block: positive = 300.0,
 });
 
 constants!(/// A byte-moving kernel.

@@ -119,7 +119,7 @@ pub fn attention(facts: &Facts, c: &AttentionConstants, setting: &Setting, w: &A
     let seen = (w.pairs / w.queries + if w.causal { size / 2.0 } else { 0.0 }).min(w.keys.max(16.0)).max(16.0);
     let products = 2.0 * size * seen * w.width / (w.rate / whole * c.issue * setting.pace);
     let exponentials = size * seen / (c.exponential * setting.pace);
-    let per_block = larger(products, exponentials);
+    let per_block = larger(products, exponentials) + c.block;
     let load = blocks / facts.sms;
     let waves = if load <= 1.0 { 1.0 } else { load + (load.ceil() - load) * c.tail };
     let watts = facts.watts / (2e-12 * w.rate);

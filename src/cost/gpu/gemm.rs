@@ -7,6 +7,7 @@
 use super::facts::{Engine, Facts};
 use super::memory::{Footprint, Setting, kept, larger, overlapped};
 use crate::cost::OperandBytes;
+use crate::profile::Generation;
 use crate::profile::calibration::GemmConstants;
 
 /// A product in base units; bytes are per dense element.
@@ -112,20 +113,18 @@ pub fn gemm(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork) -
 
 /// As [`gemm()`], over given tiles (rows of activations by outputs).
 pub fn tiled(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWork, tiles: &[(f64, f64)]) -> GemmCost {
-    // Rows longer than a page: each row of a tile needs a translation of its own.
-    let pages = w.k * w.element / 57344.0;
-    let pages4 = (pages * pages) * (pages * pages);
-    let rate = w.rate / (facts.sms * facts.clock) * c.issue / (1.0 + c.tlb * pages4 / (1.0 + pages4));
+    let rate = w.rate / (facts.sms * facts.clock) * c.issue / (1.0 + c.tlb * scattered(facts, w));
     let step = w.element / 64.0 * c.step;
+
+    let low = Side::new(if w.engine.is_tensor() { c.narrow } else { c.low });
+    let narrow = Side::new(c.narrow);
 
     let (mut best, mut chosen) = (f64::INFINITY, (0.0, 0.0, 1.0));
     for &(tm, tn) in tiles {
         let blocks = w.groups * (w.m / tm).ceil() * (w.n / tn).ceil();
         let occupancy = (ACCUMULATORS / (tm * tn)).min(facts.shared / ((tm + tn) * 256.0)).clamp(1.0, 8.0).floor();
         let area = tm * tn;
-        let narrow =
-            if tm < 128.0 || tn < 128.0 { (tm.min(128.0) * tn.min(128.0) / 16384.0).powf(c.narrow) } else { 1.0 };
-        let per_k = larger(area / (rate * narrow), (tm * w.input + tn * w.weight) / c.feed);
+        let per_k = larger(area / (rate * low.of(tm) * narrow.of(tn)), (tm * w.input + tn * w.weight) / c.feed);
         let epilogue = area * w.output / c.drain / occupancy.sqrt();
         for &split in SPLITS {
             if split > 1.0 && w.k / split < LEAST_PART {
@@ -185,6 +184,61 @@ fn quantisation(facts: &Facts, c: &GemmConstants, setting: &Setting, w: &GemmWor
     let inside = kept(elements * WIDE, facts.l2);
     let per_byte = (1.0 - inside) / (facts.bandwidth * c.dram) + inside / (facts.l2_bandwidth * facts.clock);
     setting.quantise * elements * per_byte
+}
+
+/// Share of the issue rate that a tile's side leaves, a power of the side over 128.
+struct Side {
+    exponent: f64,
+    halved: f64,
+}
+
+impl Side {
+    fn new(exponent: f64) -> Self {
+        Self { exponent, halved: (-exponent).exp2() }
+    }
+
+    /// Of a side; tiles have mostly powers of two, which need no transcendental function.
+    #[inline]
+    fn of(&self, side: f64) -> f64 {
+        let h = self.halved;
+        if side >= 128.0 {
+            1.0
+        } else if side == 64.0 {
+            h
+        } else if side == 32.0 {
+            h * h
+        } else if side == 16.0 {
+            h * h * h
+        } else {
+            (side / 128.0).powf(self.exponent)
+        }
+    }
+}
+
+/// Row of an operand, in bytes, from which its translations count.
+const PAGE: f64 = 57344.0;
+/// Bytes of operands that Pascal's translation buffers reach.
+const REACH: f64 = 4e8;
+/// Bytes after which AMD's memory channels repeat: 32 of them, 4 KiB each.
+const CHANNELS: f64 = 131_072.0;
+
+/// How far a tile's rows lie scattered in memory, from 0 to 1: the share of `tlb` that is paid. Rows longer than a page need a
+/// translation each. Before Volta the loss also grows with what the rows in flight span beyond the reach of the
+/// translation buffers; activations count more, because a wave of tiles runs along them. AMD does not hash its
+/// channels: rows that lie a multiple of all channels apart queue at one.
+fn scattered(facts: &Facts, w: &GemmWork) -> f64 {
+    let row = w.k * w.element;
+    let pages2 = (row / PAGE) * (row / PAGE);
+    match facts.generation() {
+        Some(Generation::Amd) if row % (2.0 * CHANNELS) == 0.0 => 1.0,
+        Some(Generation::Amd) if row % CHANNELS == 0.0 => 0.5,
+        Some(Generation::Amd) => 0.0,
+        Some(Generation::Lanes) => {
+            let span = (w.m * w.input + w.n * w.weight / 8.0) * w.k / REACH;
+            pages2 / (1.0 + pages2) * span / (1.0 + span)
+        }
+        _ => pages2 * pages2 / (1.0 + pages2 * pages2),
+    }
 }
 
 /// Waves that a load takes: between the exact quotient and the next whole number, at least one.
