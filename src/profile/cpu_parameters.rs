@@ -44,7 +44,8 @@ pub struct CpuParameters {
     pub nm_decode: f64,
     /// Index, address and loop of one block in one pass of the register tile (cycles).
     pub block_decode: f64,
-    /// Starting a row or a block row: pointers, loop exit mispredicted (cycles).
+    /// Starting a row or a block row: pointers, and a loop exit that was mispredicted, which costs 15 to 20 cycles on
+    /// out-of-order cores (cycles).
     pub row_start: f64,
     /// Ending a row of a single column: its lanes are summed, the next row's stream begins (cycles).
     pub row_end: f64,
@@ -117,7 +118,7 @@ impl Default for CpuParameters {
             csr_decode: 2.0,
             nm_decode: 0.9,
             block_decode: 0.5,
-            row_start: 8.0,
+            row_start: 16.0,
             row_end: 20.0,
             strip_column: 1.2,
             gather: 0.75,
