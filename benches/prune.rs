@@ -21,6 +21,9 @@ use std::time::Instant;
 
 const RUNS: usize = 9;
 
+/// What a row of the table runs.
+type Work<'a> = Box<dyn FnMut() + 'a>;
+
 /// Random elements in (−0.5, 0.5).
 fn weight(name: &str, rows: i64, cols: i64, state: &mut u64) -> TensorProto {
     let mut raw = Vec::with_capacity((rows * cols * 4) as usize);
@@ -83,7 +86,7 @@ fn main() {
     let bytes = model();
     std::fs::write(&from, &bytes).expect("room for the model");
     let mut copy = vec![0u8; bytes.len()];
-    let mut rows: Vec<(&str, Box<dyn FnMut()>)> = vec![
+    let mut rows: Vec<(&str, Work<'_>)> = vec![
         (
             "memcpy, one thread",
             Box::new(|| {
