@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reference values for tests/exact_saliency.rs, by definition and with numpy alone (seed 20240607).
+"""Reference values for tests/exact/saliency.rs, by definition and with numpy alone (seed 20240607).
 
 SparseGPT is written from its derivation (explicit inverse of the remaining Hessian at every column), not as the lazy,
 blocked Cholesky form that the library uses. Run: python3 scripts/saliency_reference.py > tests/fixtures/saliency.json

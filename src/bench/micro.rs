@@ -23,11 +23,13 @@ pub struct Facts {
     /// By level, innermost first, main memory last: its name, bytes read a cycle by one core, cycles of latency, bytes
     /// read a cycle by all cores together.
     pub levels: Vec<(String, f64, f64, f64)>,
+    /// Bytes that the last cache keeps; 0 where it is one core's own.
+    pub kept: f64,
 }
 
 /// Rounds and seconds of each probe.
-const ROUNDS: usize = 9;
-const ROUND: f64 = 4e-3;
+const ROUNDS: usize = 31;
+const ROUND: f64 = 1.2e-3;
 
 impl Facts {
     /// The better of two measurements of one machine, number by number: what else it does only ever slows a probe.
@@ -40,6 +42,7 @@ impl Facts {
             macs: (self.macs.0.max(other.macs.0), self.macs.1.max(other.macs.1)),
             tiles: tiles.collect(),
             levels: levels.map(|(a, b)| (a.0, a.1.max(b.1), a.2.min(b.2), a.3.max(b.3))).collect(),
+            kept: self.kept.max(other.kept),
         }
     }
 }
@@ -64,14 +67,26 @@ pub fn measure(cpu: &Cpu, isa: Isa, threads: usize) -> Facts {
     });
     let rates = rates.collect();
     let last = cpu.cache.last().map_or(32e6, |c| c.size.get());
+    let far = (4.0 * last).min(1e9);
+    let kept = cpu.cache.last().filter(|c| c.shared).map_or(0.0, |c| {
+        let read = |bytes: f64| {
+            let mut data = Buffer::zeros((bytes / 4.0) as usize / 128 * 128);
+            data.fill(1.0);
+            4.0 * data.len() as f64 / cycles(probe(&mut || probes::read(isa, &data)))
+        };
+        let inner = cpu.cache.iter().rev().nth(1).map_or(0.0, |c| c.size.get());
+        kept(c.size.get(), inner, read(far), read)
+    });
     let mut sizes: Vec<(String, f64)> = cpu
         .cache
         .iter()
-        // Half of a private cache, a quarter of a shared one: the rest is other data's, or other cores'.
-        .map(|c| (c.level.clone(), c.size.get() * if c.shared { 0.25 } else { 0.5 }))
+        // Half of a private cache or of what is kept in a shared one: the rest is other data's.
+        .map(|c| {
+            (c.level.clone(), 0.5 * if c.shared && kept > 0.0 { kept.min(0.5 * c.size.get()) } else { c.size.get() })
+        })
         .collect();
-    sizes.push(("memory".into(), (4.0 * last).min(1e9)));
-    let mut facts = Facts { clock: hertz, macs: (registers, operand), tiles: rates, levels: Vec::new() };
+    sizes.push(("memory".into(), far));
+    let mut facts = Facts { clock: hertz, macs: (registers, operand), tiles: rates, levels: Vec::new(), kept };
     for (name, bytes) in sizes {
         let mut data = Buffer::zeros((bytes / 4.0) as usize / 128 * 128);
         data.fill(1.0);
@@ -88,6 +103,21 @@ pub fn measure(cpu: &Cpu, isa: Isa, threads: usize) -> Facts {
     facts
 }
 
+/// Bytes that a shared cache of `size` keeps, beyond a nearer one of `inner`: reading so many around and around takes a
+/// time half-way between the cache's and memory's (the step of the cost model). `read` gives bytes a cycle for a
+/// footprint, `far` is what memory gives.
+fn kept(size: f64, inner: f64, far: f64, read: impl Fn(f64) -> f64) -> f64 {
+    let footprints = (0..=10).rev().map(|i| size / (0.5 * f64::from(i)).exp2()).filter(|bytes| *bytes >= 2.0 * inner);
+    let times: Vec<(f64, f64)> = footprints.map(|bytes| (bytes, 1.0 / read(bytes))).collect();
+    let near = times.iter().fold(f64::INFINITY, |least, (_, time)| least.min(*time));
+    let half = 0.5 * (near + 1.0 / far);
+    let nearer = |pair: &&[(f64, f64)]| pair[0].1 <= half && pair[1].1 > half;
+    match times.windows(2).rfind(nearer) {
+        Some(&[(a, fast), (b, slow)]) => (a * (b / a).powf((half - fast) / (slow - fast))).min(size),
+        _ => size,
+    }
+}
+
 /// Bytes a second that all threads read from their own copies (or parts, past a megabyte) of the data.
 fn together(isa: Isa, data: &[f32], threads: usize) -> f64 {
     let large = data.len() > 1 << 18;
@@ -98,7 +128,7 @@ fn together(isa: Isa, data: &[f32], threads: usize) -> f64 {
     };
     let passes = ((4 << 20) / data.len().max(1)).max(1);
     let total: usize = copies.iter().map(|c| c.len()).sum::<usize>() * passes;
-    let seconds = fastest(Clock::Wall, 5, ROUND, || {
+    let seconds = fastest(Clock::Wall, ROUNDS / 2, ROUND, || {
         copies.par_iter().with_max_len(1).for_each(|own| (0..passes).for_each(|_| probes::read(isa, keep(own))));
     });
     4.0 * total as f64 / seconds
@@ -123,6 +153,7 @@ pub fn profile(detected: &Profile, cpu: &Cpu, isa: Isa, facts: &Facts, threads: 
         memory_operand: MacsPerCycle(rounded(facts.macs.1)),
         stream: BytesPerCycle(rounded(own(alone, &mut nearer))),
         scaling: rounded(shared.unwrap_or(threads as f64).clamp(1.0, threads as f64)),
+        kept: (facts.kept > 0.0).then(|| Bytes(rounded(facts.kept))),
     });
     let scale = facts.macs.0 / cpu.macs.get(&DType::Fp32).map_or(facts.macs.0, |r| r.get());
     for rate in cpu.macs.values_mut() {
@@ -163,6 +194,25 @@ pub fn comment(facts: &Facts) -> String {
             "# {name}: one core reads {alone:.1} B/cy, all together {together:.1} B/cy; latency {latency:.0} cycles."
         );
     }
+    if facts.kept > 0.0 {
+        let _ = writeln!(text, "# Of the last cache {:.1} MiB are kept.", facts.kept / 1048576.0);
+    }
     text.push_str("# A cache's bandwidth below is that of its own transfers, the nearer levels' time taken off.\n");
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::kept;
+
+    #[test]
+    fn a_cache_keeps_what_is_read_fast_again_and_again() {
+        // Eight of 32 MiB, 20 bytes a cycle from there and 4 from memory, by the model's own step.
+        let mib = 1048576.0;
+        let time = |bytes: f64| 0.05 + 0.2 * ((bytes / (8.0 * mib) - 0.75) * 2.0).clamp(0.0, 1.0);
+        let found = kept(32.0 * mib, mib, 4.0, |bytes| 1.0 / time(bytes)) / mib;
+        assert!((found / 8.0 - 1.0).abs() < 0.1, "{found}");
+        // All of it.
+        assert_eq!(kept(32.0 * mib, mib, 4.0, |_| 20.0), 32.0 * mib);
+    }
 }

@@ -1,8 +1,9 @@
 //! Times the kernels of one shape against one another.
 //!
 //! Every configuration of a shape is measured in turn, several times over, so that what the machine does meanwhile meets
-//! all of them alike; the fastest round counts (the noise of a processor only ever adds). A list of shapes is gone through
-//! several times, so that a busy minute of the machine does not stay in the shapes that it met.
+//! all of them alike; the fastest round counts (the noise of a processor only ever adds). Rounds are many and short: what
+//! others do on a shared machine comes and goes within a second, and a short round finds a gap in it. A list of shapes is
+//! gone through several times, so that a busy minute does not stay in the shapes that it met.
 
 use super::clock::{Clock, keep, repetitions};
 use super::probes;
@@ -142,13 +143,16 @@ pub fn case(settings: &Settings, case: &Case, go_on: &dyn Fn() -> bool) -> Resul
     for c in &mut all {
         c.times.calls = repetitions(clock, settings.round, &mut || c.packed.run(x, &mut y));
         let each = clock.time(|| c.packed.run(x, &mut y));
-        c.rounds = ((PATIENCE / (each * c.times.calls as f64).max(1e-9)) as usize).clamp(2, settings.rounds.max(2));
+        let round = each * (c.times.calls + 1) as f64;
+        c.rounds = ((PATIENCE / round.max(1e-9)) as usize).clamp(2, settings.rounds.max(2));
     }
     for round in 0..settings.rounds.max(2) {
         for c in all.iter_mut().filter(|c| round < c.rounds) {
             if !go_on() {
                 return Ok(Vec::new());
             }
+            // The others have just used the caches.
+            c.packed.run(x, &mut y);
             let took = clock.time(|| (0..c.times.calls).for_each(|_| c.packed.run(x, &mut y)));
             c.times.warm.push(took / c.times.calls as f64);
         }
@@ -157,7 +161,8 @@ pub fn case(settings: &Settings, case: &Case, go_on: &dyn Fn() -> bool) -> Resul
         // As long as the caches and once more: what a least-recently-used policy could keep is gone.
         let mut flush = Buffer::zeros(settings.last_level / 2 / 128 * 128);
         flush.fill(1.0);
-        for round in 0..settings.rounds.max(2) {
+        // Emptying the caches takes longer than most products.
+        for round in 0..settings.rounds.div_ceil(2).max(2) {
             for c in all.iter_mut().filter(|c| round < c.rounds) {
                 if !go_on() {
                     return Ok(Vec::new());

@@ -25,12 +25,14 @@ type Slot = (fn(&mut CpuParameters) -> &mut f64, &'static str, f64);
 /// What samples of products tell. Shares of measured bandwidths stay close to one.
 const SLOTS: &[Slot] = &[
     (|p| &mut p.microkernel, "microkernel", 0.3),
+    (|p| &mut p.dot_kernel, "dot_kernel", 0.3),
     (|p| &mut p.tile_kernel, "tile_kernel", 0.3),
     (|p| &mut p.memory_operand, "memory_operand", 0.3),
     (|p| &mut p.private_bandwidth, "private_bandwidth", 0.4),
     (|p| &mut p.shared_bandwidth, "shared_bandwidth", 0.4),
     (|p| &mut p.shared_capacity, "shared_capacity", 0.5),
     (|p| &mut p.memory_bandwidth, "memory_bandwidth", 0.4),
+    (|p| &mut p.exposed_weights, "exposed_weights", 0.5),
     (|p| &mut p.outstanding_lines, "outstanding_lines", 0.5),
     (|p| &mut p.cold_lines, "cold_lines", 1.0),
     (|p| &mut p.pack, "pack", 1.0),
@@ -41,6 +43,7 @@ const SLOTS: &[Slot] = &[
     (|p| &mut p.row_start, "row_start", 1.0),
     (|p| &mut p.row_end, "row_end", 1.0),
     (|p| &mut p.strip_column, "strip_column", 1.0),
+    (|p| &mut p.strip_block, "strip_block", 1.0),
     (|p| &mut p.gather, "gather", 1.0),
     (|p| &mut p.permute, "permute", 1.0),
     (|p| &mut p.call, "call", 1.0),
@@ -119,6 +122,7 @@ fn seconds(row: &Prepared, parameters: CpuParameters) -> f64 {
 
 /// Parameters and paces that describe the rows best.
 fn fitted(rows: &[&Prepared], prior: CpuParameters, iterations: usize) -> (CpuParameters, BTreeMap<String, f64>) {
+    let prior = nearest(rows, prior);
     let mut problem = Problem::default();
     let mut start = prior;
     let means: Vec<f64> = SLOTS.iter().map(|(slot, ..)| slot(&mut start).max(1e-6).ln()).collect();
@@ -146,6 +150,15 @@ fn fitted(rows: &[&Prepared], prior: CpuParameters, iterations: usize) -> (CpuPa
         (format, quantile(&r, 0.5).exp())
     });
     (parameters, pace.collect())
+}
+
+/// The prior with the share of the last cache that describes the rows best: footprints far from its capacity hit or miss
+/// it whatever it is exactly, so that a fit's small steps would not find it.
+fn nearest(rows: &[&Prepared], prior: CpuParameters) -> CpuParameters {
+    let shares = (0..8).map(|i| prior.shared_capacity * (-0.5 * f64::from(i)).exp2());
+    let misfit = |p: CpuParameters| rows.iter().map(|row| (seconds(row, p).ln() - row.target).abs()).sum::<f64>();
+    let candidates = shares.map(|shared_capacity| CpuParameters { shared_capacity, ..prior });
+    candidates.map(|p| (misfit(p), p)).min_by(|a, b| a.0.total_cmp(&b.0)).map_or(prior, |(_, p)| p)
 }
 
 /// Of sorted values, between the two nearest ranks.

@@ -38,11 +38,11 @@ pub struct Args {
     /// Passes over all of it: a busy minute of the machine then meets no shape every time
     #[arg(long, default_value_t = 3)]
     passes: usize,
-    /// Rounds of each measurement in a pass; the fastest of all counts
-    #[arg(long, default_value_t = 3)]
+    /// Rounds of each measurement in a pass, half as many with operands in main memory; the fastest of all counts
+    #[arg(long, default_value_t = 9)]
     rounds: usize,
     /// Milliseconds of a round
-    #[arg(long, default_value_t = 2.0, value_name = "MS")]
+    #[arg(long, default_value_t = 0.7, value_name = "MS")]
     round: f64,
     /// Leave out the measurements with operands in main memory
     #[arg(long)]

@@ -113,10 +113,13 @@ unsafe fn dots<V: Lanes, const R: usize>(weights: &[f32], x: &[f32]) -> [f32; R]
                 });
             });
         }
-        std::array::from_fn(|r| {
+        let mut totals = [0.0; R];
+        // Not by a closure: the compiler would make it without the vector's instructions.
+        unrolled!(R, r, {
             let rest = weights[r * k + whole..(r + 1) * k].iter().zip(&x[whole..]).map(|(w, x)| w * x).sum::<f32>();
-            sums[r][0].add(sums[r][1]).total() + rest
-        })
+            totals[r] = sums[r][0].add(sums[r][1]).total() + rest;
+        });
+        totals
     }
 }
 

@@ -43,15 +43,8 @@ pub(super) trait Lanes: Copy {
         values: *const f32,
         x: *const f32,
     ) {
-        // SAFETY: the caller's: H values and W vectors are there.
-        unsafe {
-            let mut vectors = [Self::zero(); W];
-            unrolled!(W, w, vectors[w] = Self::load(x.add(w * Self::COUNT)));
-            unrolled!(H, h, {
-                let value = Self::splat(*values.add(h));
-                unrolled!(W, w, sums[h][w] = sums[h][w].add_product(value, vectors[w]));
-            });
-        }
+        // SAFETY: the caller's.
+        unsafe { add_products(sums, values, x) }
     }
 
     /// Sum of its elements.
@@ -87,6 +80,24 @@ pub(super) trait Lanes: Copy {
             sums[0] += v * x[i as usize];
         }
         sums.iter().sum()
+    }
+}
+
+/// [`Lanes::add_products`] as compilers make it: each vector is loaded once, each value broadcast once.
+#[inline(always)]
+unsafe fn add_products<V: Lanes, const H: usize, const W: usize>(
+    sums: &mut [[V; W]; H],
+    values: *const f32,
+    x: *const f32,
+) {
+    // SAFETY: the caller's: H values and W vectors are there.
+    unsafe {
+        let mut vectors = [V::zero(); W];
+        unrolled!(W, w, vectors[w] = V::load(x.add(w * V::COUNT)));
+        unrolled!(H, h, {
+            let value = V::splat(*values.add(h));
+            unrolled!(W, w, sums[h][w] = sums[h][w].add_product(value, vectors[w]));
+        });
     }
 }
 
@@ -184,12 +195,7 @@ mod x86 {
                 if H == 4 && W == 3 {
                     return four_by_three(&mut *(&raw mut *sums).cast::<[[Self; 3]; 4]>(), values, x);
                 }
-                let mut vectors = [Self::zero(); W];
-                super::unrolled!(W, w, vectors[w] = Self::load(x.add(w * Self::COUNT)));
-                super::unrolled!(H, h, {
-                    let value = Self::splat(*values.add(h));
-                    super::unrolled!(W, w, sums[h][w] = sums[h][w].add_product(value, vectors[w]));
-                });
+                super::add_products(sums, values, x);
             }
         }
 

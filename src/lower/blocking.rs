@@ -127,6 +127,13 @@ pub fn permutes(n: u64, m: u64, vectors: Vectors) -> bool {
     }
 }
 
+/// Operations that bring a single column's activations to a vector of kept weights, over those where two registers hold
+/// the columns: decoding, one permutation and the product are six; four registers take a second permutation, a test and a
+/// blend.
+pub fn permutations(n: u64, m: u64, vectors: Vectors) -> f64 {
+    if vectors == Vectors::AVX512 && NM_CHUNK / n.clamp(1, NM_CHUNK) * m > 2 * vectors.lanes { 1.5 } else { 1.0 }
+}
+
 /// Length of a block of K for blocks of `rows` × `cols` weights, `density` of them stored, and `m` columns.
 ///
 /// Minimises what a row costs in cycles, by what was measured on Zen 5 (1024 × 1024 weights at five densities, 32 to 128
@@ -137,9 +144,19 @@ pub fn block_k(k: u64, rows: u64, cols: u64, density: f64, m: u64, vectors: Vect
     let most = k.clamp(1, 1 << 16);
     let v = m.div_ceil(vectors.lanes).clamp(1, PANEL_VECTORS) as f64;
     let height = rows.clamp(1, vectors.strip(m)) as f64;
+    let panel = |kb: u64| kb as f64 * v * vectors.lanes as f64 * 4.0;
+    // By what was measured on Zen 3, 512 KiB of L2: all of K may take half of it; a block of several has results beside it
+    // that come again, and what a row touches of it is met with weights.
+    let narrow = vectors.lanes < 16;
+    let fits = |kb: u64| {
+        let most = if kb >= k { 256.0 } else { 32.0 * height.clamp(2.0, 4.0) };
+        !narrow || kb == 32 || panel(kb) <= most * 1024.0 && panel(kb) * density <= 64.0 * 1024.0
+    };
+    // The same measurements: a vector alone takes twice as long from there.
+    let far = (0.85 + 2.5 * density) * if narrow && height == 1.0 { 2.0 } else { 1.0 };
     let cost = |kb: u64| {
-        let held = (L1_BYTES / (kb as f64 * v * vectors.lanes as f64 * 4.0)).min(1.0);
-        let loads = 0.7 * held + (0.85 + 2.5 * density) * (1.0 - held);
+        let held = (L1_BYTES / panel(kb)).min(1.0);
+        let loads = 0.7 * held + far * (1.0 - held);
         k as f64 * density * v * (0.5 * height).max(loads) + (k as f64 / kb as f64).ceil() * (1.5 * v * height + 8.0)
     };
     let best = if m == 1 {
@@ -147,6 +164,7 @@ pub fn block_k(k: u64, rows: u64, cols: u64, density: f64, m: u64, vectors: Vect
     } else {
         (5..17)
             .map(|e| (1u64 << e).min(most))
+            .filter(|&kb| fits(kb))
             .min_by(|&a, &b| cost(a).total_cmp(&cost(b)).then(a.cmp(&b)))
             .unwrap_or(most)
     };

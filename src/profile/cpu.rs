@@ -43,6 +43,10 @@ pub struct Measured {
     pub stream: BytesPerCycle,
     /// Bytes per cycle that all cores together read from the last shared cache, as a multiple of what one reads.
     pub scaling: f64,
+    /// Bytes that the last cache keeps for this machine: less than its size where it is partitioned, or where others use it
+    /// too. Left out: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Bytes>,
 }
 
 /// One level of cache.

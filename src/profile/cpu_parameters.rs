@@ -13,11 +13,13 @@ use std::collections::BTreeMap;
 pub struct CpuParameters {
     /// Share of the register-operand multiply–accumulate peak that an unrolled register tile sustains (1).
     pub microkernel: f64,
+    /// The same for dot products of bf16 and int8 on vectors, of their own peak (1).
+    pub dot_kernel: f64,
     /// The same for matrix units, whose tiles are loaded between the products (1).
     pub tile_kernel: f64,
     /// Multiply–accumulate rate with one operand in L1, over the rate with registers alone (1): 150 of 239 GFLOP/s.
     pub memory_operand: f64,
-    /// Sustained share of the nominal bandwidth of the private caches outside L1 (1).
+    /// Share of the bandwidth of the private caches outside L1 that is left where lines are not met one after another (1).
     pub private_bandwidth: f64,
     /// Sustained share of the nominal bandwidth of a shared cache (1).
     pub shared_bandwidth: f64,
@@ -27,6 +29,9 @@ pub struct CpuParameters {
     pub shared_saturation: f64,
     /// Sustained share of main memory's peak bandwidth (1).
     pub memory_bandwidth: f64,
+    /// Time that a row of weights on its own waits for them from main memory where it meets several columns, over a
+    /// stream's (1): there is too much to do between two lines to run far ahead.
+    pub exposed_weights: f64,
     /// Lines that one core keeps in flight to main memory: its bandwidth is lines over latency, by Little's law.
     pub outstanding_lines: f64,
     /// Lines fetched one after another from main memory before a cold kernel runs: code, stack, page tables.
@@ -51,6 +56,8 @@ pub struct CpuParameters {
     pub row_end: f64,
     /// One column of a strip of up to eight rows, where a kernel has a single column of activations (cycles).
     pub strip_column: f64,
+    /// Beginning one block of several columns of such a strip: index and loop (cycles).
+    pub strip_block: f64,
     /// Bringing one activation to a weight of CSR where a kernel has a single column (cycles per element, in L1).
     pub gather: f64,
     /// Permuting one vector's worth of N:M values to their activations for a single column (cycles per vector).
@@ -70,10 +77,13 @@ impl CpuParameters {
     pub fn prior(cpu: &Cpu) -> Self {
         let Some(measured) = &cpu.measured else { return Self::default() };
         let peak = cpu.macs.get(&DType::Fp32).map_or(1.0, |r| r.get());
+        let last = cpu.cache.last().filter(|c| c.shared);
+        let kept = measured.kept.zip(last).map_or(1.0, |(kept, c)| (kept / c.size).min(1.0));
         Self {
             memory_operand: (measured.memory_operand.get() / peak).min(1.0),
             private_bandwidth: 1.0,
             shared_bandwidth: 1.0,
+            shared_capacity: kept,
             shared_saturation: measured.scaling / cpu.cores as f64,
             memory_bandwidth: 1.0,
             ..Self::default()
@@ -103,6 +113,7 @@ impl Default for CpuParameters {
     fn default() -> Self {
         Self {
             microkernel: 0.75,
+            dot_kernel: 0.6,
             tile_kernel: 0.42,
             memory_operand: 0.63,
             private_bandwidth: 1.0,
@@ -110,6 +121,7 @@ impl Default for CpuParameters {
             shared_capacity: 1.0,
             shared_saturation: 0.7,
             memory_bandwidth: 0.8,
+            exposed_weights: 0.6,
             outstanding_lines: 30.0,
             cold_lines: 30.0,
             memory_latency: 400.0,
@@ -121,6 +133,7 @@ impl Default for CpuParameters {
             row_start: 16.0,
             row_end: 20.0,
             strip_column: 1.2,
+            strip_block: 3.0,
             gather: 0.75,
             permute: 2.5,
             exponential: 10.0,

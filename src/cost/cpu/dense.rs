@@ -100,6 +100,8 @@ fn packed(machine: &Machine, s: &Shape, rate: f64, kept: &OnceCell<Touches>) -> 
     let packs =
         goto.packs_all_inputs || goto.packs_inputs(goto.columns(s.whole.0 as u64), goto.nc.min(s.whole.1 as u64));
     let copied = s.k * e * (if packs { s.m } else { 0.0 } + if goto.packs_weights { s.n } else { 0.0 });
+    // Activations and results are met a register tile's columns at a time, row after row.
+    let adjacent = s.m.min(goto.mr as f64);
     Demand {
         overlap: steps + tiles * p.row_start,
         l1: slivers * s.k * (full * (rows + tile) + if rest > 0.0 { rows + rest } else { 0.0 }) * machine.vector
@@ -107,7 +109,7 @@ fn packed(machine: &Machine, s: &Shape, rate: f64, kept: &OnceCell<Touches>) -> 
         serial: p.pack * copied + p.call,
         issued: slivers * rows * vectors * lanes * s.k,
         touches,
-        first: First { outputs: s.m * s.output, ..First::default() },
+        first: First { inputs: adjacent * e, outputs: adjacent * s.output, ..First::default() },
     }
 }
 
@@ -124,13 +126,17 @@ fn dots(machine: &Machine, s: &Shape, rate: f64) -> Demand {
     let (overlap, l1, issued) = if s.whole.0 <= 1.0 {
         // Sixteen rows at a time, one word of activations broadcast.
         let vectors = pad(s.n, 16.0) / lanes;
-        (words * vectors * 2.0 / loads, words * vectors * 2.0 * machine.vector, words * per_lane * pad(s.n, 16.0))
+        (
+            words * vectors * (2.0 / loads).max(1.0 / (dots * p.dot_kernel)),
+            words * vectors * 2.0 * machine.vector,
+            words * per_lane * pad(s.n, 16.0),
+        )
     } else {
         let vectors = pad(s.m, 16.0) / lanes;
         let (full, rest) = ((vectors / 3.0).floor(), vectors % 3.0);
         let slots = full * 11.0 + if rest > 0.0 { 8.0 + rest } else { 0.0 };
         let bands = (s.n / 8.0).ceil() * words;
-        let busy = 8.0 * vectors / (dots * p.microkernel);
+        let busy = 8.0 * vectors / (dots * p.dot_kernel);
         (bands * busy.max(slots / loads), bands * slots * machine.vector, bands * per_lane * 8.0 * vectors * lanes)
     };
     let columns = (narrow_columns(words as u64) as f64).min(s.m);

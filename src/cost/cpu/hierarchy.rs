@@ -37,17 +37,22 @@ pub(super) struct Demand {
     pub first: First,
 }
 
-/// What arithmetic does not hide of first touches. Activations are packed before they are used, or met in the order of the
-/// weights; results are stored in rows. A run of adjacent bytes begins with a wait that prefetching shortens and cannot
-/// avoid.
+/// How operands are met, and what arithmetic does not hide of first touches. Activations are packed before they are used,
+/// or met in the order of the weights; results are stored in rows. A run of adjacent bytes begins with a wait that
+/// prefetching shortens and cannot avoid.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct First {
     /// Adjacent bytes of inputs; 0 where they are read as one stream.
     pub inputs: f64,
     /// Adjacent bytes of outputs; 0 where they are written as one stream.
     pub outputs: f64,
-    /// Weights are waited for too: several rows meet each value at once, and the loop cannot run ahead of it.
-    pub weights: bool,
+    /// Time that weights from main memory are waited for, over a stream's: a loop with much work for each cannot run far
+    /// ahead.
+    pub weights: f64,
+    /// Several rows meet each weight at once: those from caches are waited for too.
+    pub tall: bool,
+    /// Inputs are met in the order of the weights, not one line after another, at any time.
+    pub scattered: bool,
 }
 
 /// How the operands' first touches are served.
@@ -105,6 +110,8 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
     let depth = machine.depth;
     let cores = split.cores();
     let mut core = [0.0; MAX_LEVELS];
+    // The same as bytes of a stream that take as long.
+    let mut busy = [0.0; MAX_LEVELS];
     // What is not hidden, of those.
     let mut exposed = [0.0; MAX_LEVELS];
     let mut runs = 0.0;
@@ -132,19 +139,26 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
             // What is written for the first time returns later, unless the caches are full of it.
             let paid = if first && touch.bytes <= machine.last().capacity { once } else { bytes };
             core[i + 1] += paid;
+            let scattered = demand.first.scattered && touch.operand == Operand::Inputs && i + 1 < depth;
+            let worth = paid / if scattered { machine.caches[i + 1].scattered } else { 1.0 };
+            busy[i + 1] += worth;
             let adjacent = match touch.operand {
                 Operand::Inputs => demand.first.inputs,
                 Operand::Outputs => demand.first.outputs,
                 Operand::Weights | Operand::Metadata | Operand::Epilogue => 0.0,
             };
-            let weights = matches!(touch.operand, Operand::Weights | Operand::Metadata) && demand.first.weights;
             // Copies of inputs are written before arithmetic begins.
-            let copied = touch.written && touch.operand == Operand::Inputs;
-            if copied || first && (weights || matches!(touch.operand, Operand::Inputs | Operand::Outputs)) {
-                exposed[i + 1] += paid;
-                if first && i + 1 == depth && adjacent > 0.0 {
-                    runs += once / adjacent.max(cache.line);
+            let waited = match touch.operand {
+                Operand::Inputs if touch.written || first => 1.0,
+                Operand::Outputs if first => 1.0,
+                Operand::Weights | Operand::Metadata if first && (i + 1 == depth || demand.first.tall) => {
+                    demand.first.weights
                 }
+                _ => 0.0,
+            };
+            exposed[i + 1] += worth * waited;
+            if first && i + 1 == depth && adjacent > 0.0 {
+                runs += once / adjacent.max(cache.line);
             }
             distinct[i + 1] += bytes * shares;
             // Cores that read the same lines find them in the shared cache.
@@ -155,6 +169,7 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
     // Levels farther out never move more than those inside them.
     for i in (1..depth).rev() {
         core[i] = core[i].max(core[i + 1]);
+        busy[i] = busy[i].max(core[i]);
     }
     let l1 = count * demand.l1;
     let rest = (l1 * cores - flow[1].total().get()).max(0.0);
@@ -166,7 +181,7 @@ pub(super) fn price(machine: &Machine, demand: &Demand, count: f64, split: Split
     for i in 1..depth {
         let cache = &machine.caches[i];
         let own = |bytes: &[f64; MAX_LEVELS]| if i + 1 == depth { bytes[i] - bytes[depth] } else { bytes[i] };
-        parts[i] = own(&core) / cache.bandwidth;
+        parts[i] = own(&busy) / cache.bandwidth;
         waits += own(&exposed).max(0.0) / cache.bandwidth;
         if cache.shared {
             let all = cache.bandwidth * (machine.cores * machine.p.shared_saturation).max(1.0).min(cores);

@@ -16,8 +16,10 @@ pub(super) struct Cache {
     pub line: f64,
     /// Associativity.
     pub ways: f64,
-    /// Sustained bytes a cycle towards one core.
+    /// Sustained bytes a cycle of a stream towards one core, and the share of it that is left to lines in any other order.
     pub bandwidth: f64,
+    /// See `bandwidth`.
+    pub scattered: f64,
     /// Whether all cores use it.
     pub shared: bool,
 }
@@ -28,7 +30,8 @@ impl Cache {
             capacity: level.size.get() * if level.shared { p.shared_capacity.min(1.0) } else { 1.0 },
             line: level.line.get(),
             ways: level.ways as f64,
-            bandwidth: level.bandwidth.get() * share,
+            bandwidth: level.bandwidth.get() * if level.shared { share } else { 1.0 },
+            scattered: if level.shared { 1.0 } else { share },
             shared: level.shared,
         }
     }

@@ -200,7 +200,9 @@ impl CpuModel {
                 }
             }
             Kernel::Csr => rows(g.weights.nonzeros() * share, (1, 1), Index::Csr, "CSR, one column"),
-            Kernel::Nm { .. } => rows(kept, (1, 1), Index::Nm, "N:M, one column"),
+            Kernel::Nm { n, m } => {
+                rows(kept, (1, 1), Index::Nm(blocking::permutations(n, m, machine.vectors())), "N:M, one column");
+            }
             Kernel::Vnm { v, n, m } => {
                 // Every kept column for all rows of a group: more products than kept weights, but out of registers.
                 let columns = crate::sparsity::mask::vnm_columns(n, m) as f64 * (k / m as f64).ceil();

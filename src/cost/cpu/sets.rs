@@ -462,7 +462,7 @@ mod tests {
     use crate::cost::cpu::machine::Cache;
 
     fn cache(capacity: f64, ways: f64) -> Cache {
-        Cache { capacity, line: 64.0, ways, bandwidth: 1.0, shared: false }
+        Cache { capacity, line: 64.0, ways, bandwidth: 1.0, scattered: 1.0, shared: false }
     }
 
     #[test]

@@ -22,18 +22,22 @@ pub(super) struct Nonzeros {
 }
 
 /// Cost of finding a unit's activations.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Index {
     /// A column index a value.
     Csr,
-    /// Bits of position within a group.
-    Nm,
+    /// Bits of position within a group; the operations that bring one column's activations to a vector of values, over
+    /// those of a chunk whose columns two registers hold.
+    Nm(f64),
     /// An index a block.
     Block,
 }
 
 /// Vectors of columns in a panel of activations.
 const PANEL: f64 = PANEL_VECTORS as f64;
+
+/// Loading a strip's index in steps of its loop, where a step loads weights and an activation.
+const INDEX: f64 = 0.25;
 
 /// The kernel for many columns, its blocks of k as long as it packs them, and the one for a single column.
 /// `kept` has the touches of the whole product once they are known.
@@ -46,7 +50,8 @@ pub(super) fn product(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kep
     let kb = block_k(s.k as u64, rows as u64, cols as u64, density.min(1.0), m as u64, vectors) as f64;
     // Indices of 16 bits, and for a block row where it begins among them (4), among the values (8), and which it is (4);
     // N:M has codes alone.
-    let (index, start) = if z.index == Index::Nm { (s.weights.1 / z.units.max(1.0), 0.0) } else { (2.0, 16.0) };
+    let (index, start) =
+        if matches!(z.index, Index::Nm(_)) { (s.weights.1 / z.units.max(1.0), 0.0) } else { (2.0, 16.0) };
     let stored = Stored { m, n, k: s.k, rows, cols, blocks, block_k: kb, index, start };
     // Blocks are stored as high as the matrix is, whatever a format says of those at its end.
     let weights = if z.index == Index::Block { 0.0 } else { s.weights.0 };
@@ -75,7 +80,7 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touch
     let full = (total / PANEL).floor();
     let decode = match z.index {
         Index::Csr => p.csr_decode,
-        Index::Nm => p.nm_decode,
+        Index::Nm(_) => p.nm_decode,
         Index::Block => p.block_decode,
     };
     let blocks_k = (s.k / kb).ceil();
@@ -104,13 +109,22 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touch
     // Columns that fill whole vectors of one panel are used, and their results are written, where they lie.
     let direct = s.whole.0 <= PANEL * lanes && s.whole.0 % lanes == 0.0;
     let copied = if direct { 0.0 } else { total * lanes * (s.k * e + s.n * 4.0) };
+    // Rows of a block follow one another; copied rows lie a row of the matrix apart.
+    let copied_run = s.m.min(PANEL * lanes);
+    let run = match (direct, s.m > PANEL * lanes) {
+        (true, _) => s.m * z.cols,
+        (false, true) => copied_run,
+        (false, false) => 0.0,
+    };
+    // Several rows meet each value at once, and the loop cannot run ahead of it.
+    let weights = if z.rows > 1.0 { 1.0 } else { p.exposed_weights };
     Demand {
         overlap: z.units * work + (s.n / z.rows).ceil() * blocks_k * starts * p.row_start,
         l1: z.units * l1 + results,
         serial: p.pack * copied + p.call,
         issued: z.units * z.rows * z.cols * total * lanes,
         touches,
-        first: First { inputs: if direct { s.m * e } else { 0.0 }, outputs: s.m * s.output, weights: z.rows > 1.0 },
+        first: First { inputs: run * e, outputs: copied_run * s.output, weights, tall: z.rows > 1.0, scattered: true },
     }
 }
 
@@ -119,23 +133,21 @@ fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, touches: Touche
     let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
     let values = z.units * z.rows * z.cols;
     let down = (s.n / z.rows).ceil();
-    // Eight rows are a vector; fewer are left to what a compiler makes of them, which is half as fast.
-    let (mut heights, mut passes) = (0.0, 0.0);
-    for (count, height) in strips(z.rows.min(s.n), machine.vectors().strip(1)) {
-        heights += count;
-        passes += if height < 8.0 { 2.0 * count } else { count };
-    }
+    let heights: f64 = strips(z.rows.min(s.n), machine.vectors().strip(1)).map(|(count, _)| count).sum();
+    // A block of one column is a step of its strip's loop and loads its index, of several it is a loop of its own.
+    let block = if z.cols > 1.0 { z.cols * p.strip_column + p.strip_block } else { p.strip_column * (1.0 + INDEX) };
+    let products = values / (rate * p.memory_operand);
     let (find, ends) = match z.index {
-        Index::Csr => (values * p.gather, s.n),
-        Index::Nm => (values / lanes * p.permute, s.n),
-        Index::Block => (z.units * z.cols * passes * p.strip_column, down * heights),
+        Index::Csr => (products + values * p.gather, s.n * p.row_end),
+        Index::Nm(effort) => (products + values / lanes * p.permute * effort, s.n * p.row_end),
+        Index::Block => (z.units * heights * block, down * (p.row_start + heights * p.row_end)),
     };
     Demand {
-        overlap: values / (rate * p.memory_operand) + find + ends * p.row_end,
+        overlap: find + ends,
         l1: s.weights.0 + s.weights.1 + values * e + s.outputs,
         serial: p.call,
         issued: values,
         touches,
-        first: First::default(),
+        first: First { scattered: true, ..First::default() },
     }
 }

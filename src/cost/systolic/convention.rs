@@ -18,7 +18,7 @@
 //! | convolution output | ⌈(H − R + s)/s⌉: windows may reach past the image | ⌊(H + pads − R)/s⌋ + 1; the importer pads |
 //! | stride past the image | reads nothing there | likewise |
 //!
-//! Rules were derived from the published description and from its answers; `tests/fidelity_systolic.rs` compares 747 runs.
+//! Rules were derived from the published description and from its answers; `tests/fidelity/systolic.rs` compares 747 runs.
 
 use super::fold::{Shape, product};
 use super::row_wise;

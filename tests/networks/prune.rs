@@ -1,8 +1,6 @@
 //! Pruned files: what changes in them, what does not, and that the smaller network computes what the zeroed one does.
 
-#[path = "common/onnx.rs"]
-mod onnx;
-
+use crate::onnx::{self, Builder, int, list, node};
 use bytes::Bytes;
 use half::{bf16, f16};
 use hwsim::lower::Assignment;
@@ -17,7 +15,6 @@ use hwsim::workload::Options;
 use hwsim::workload::onnx::proto::*;
 use hwsim::workload::onnx::value::Elem;
 use hwsim::workload::weights::{Stored, decode, width};
-use onnx::{Builder, int, list, node};
 use proptest::prelude::*;
 use prost::Message;
 use std::collections::HashMap;
@@ -391,13 +388,13 @@ fn everything_but_the_zeros_keeps_its_bytes() {
     // Each byte that differs became zero, inside of a weight; biases and everything else are as they were.
     assert!(bytes.iter().zip(&out).all(|(a, b)| a == b || *b == 0));
     assert_eq!(tallies.iter().map(|t| t.elements).sum::<u64>(), 8 * 27 + 6 * 72 + 8 * 54);
-    let after = crate::source(out.clone());
+    let after = self::source(out.clone());
     for (before, after) in source.model.weights.iter().zip(after.model.weights.iter()) {
         let masked = ["stem.w", "a.w", "b.w"].contains(&before.name.as_str());
         assert_eq!(before.raw().unwrap() == after.raw().unwrap(), !masked, "{}", before.name);
     }
     // A second time there is nothing left to take.
-    assert_eq!(prune(&crate::source(out.clone()), &["2:4", "out=dense"], false).unwrap().0, out);
+    assert_eq!(prune(&self::source(out.clone()), &["2:4", "out=dense"], false).unwrap().0, out);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use hwsim::sparsity::{Mask, Quality, select};
 use serde_json::Value;
 
 fn fixture() -> Value {
-    serde_json::from_str(include_str!("fixtures/saliency.json")).unwrap()
+    serde_json::from_str(include_str!("../fixtures/saliency.json")).unwrap()
 }
 
 fn floats(v: &Value) -> Vec<f32> {

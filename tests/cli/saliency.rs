@@ -1,11 +1,8 @@
 //! `estimate --saliency` as a user meets it: masks of the network's own weights, with what they leave.
 
-#[path = "common/onnx.rs"]
-mod onnx;
-
+use crate::onnx::{Builder, int, node};
 use assert_cmd::Command;
 use hwsim::workload::onnx::proto::{NodeProto, TensorProto};
-use onnx::{Builder, int, node};
 use prost::Message;
 use serde_json::Value;
 use std::io::Write;

@@ -1,10 +1,6 @@
 //! Broken ONNX: every fault has its message, and no bytes make the importer panic.
 
-mod common {
-    pub mod onnx;
-}
-
-use common::onnx::*;
+use crate::onnx::*;
 use hwsim::error::Error;
 use hwsim::workload::onnx::import;
 use hwsim::workload::onnx::proto::{EXTERNAL, StringStringEntryProto, TensorProto};

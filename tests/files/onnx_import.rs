@@ -1,10 +1,6 @@
 //! ONNX graphs written by hand: shapes, MACs and parameters computed on paper.
 
-mod common {
-    pub mod onnx;
-}
-
-use common::onnx::*;
+use crate::onnx::*;
 use hwsim::workload::layer::{Op, Role};
 use hwsim::workload::onnx::proto::*;
 use hwsim::workload::options::Options;

@@ -1,10 +1,7 @@
 //! Dependency groups, and what removing channels and heads leaves: hand-made graphs, the built-in networks, and the
 //! oracle that a network without a unit computes what the network with that unit at zero does.
 
-#[path = "common/executor.rs"]
-mod executor;
-
-use executor::{Array, execute};
+use crate::executor::{Array, execute};
 use hwsim::error::Error;
 use hwsim::lower::shrink::{Outcome, Shrunk, shrink};
 use hwsim::pattern::SparsityPattern::{self, Channel, Head};

@@ -1,5 +1,4 @@
 //! The measuring loop on a simulated device, and what is said where there is no GPU.
-#![cfg(feature = "cuda")]
 
 use hwsim::bench::cuda::measure::all;
 use hwsim::bench::cuda::problem::suite;

@@ -1,9 +1,6 @@
 //! Calibration inputs run through a network: what its layers read, and how far a pruned network's answers go astray.
-#![cfg(feature = "runtime")]
 
-#[path = "common/onnx.rs"]
-mod onnx;
-
+use crate::onnx::{Builder, int, list, node, symbolic, text};
 use assert_cmd::Command;
 use hwsim::prune::activations::Observed;
 use hwsim::prune::npz::Array;
@@ -13,7 +10,6 @@ use hwsim::sparsity::Criterion;
 use hwsim::sparsity::saliency::Statistics;
 use hwsim::workload::Options;
 use hwsim::workload::onnx::proto::{AttributeProto, NodeProto, TensorProto};
-use onnx::{Builder, int, list, node, symbolic, text};
 use prost::Message;
 use serde_json::Value;
 use std::collections::BTreeMap;

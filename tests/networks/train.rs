@@ -1,11 +1,6 @@
 //! Small networks that train: the data, gradients against differences, every method, removal that changes nothing.
-#![cfg(feature = "train")]
 
-mod common {
-    pub mod executor;
-}
-
-use common::executor::{Array, execute};
+use crate::executor::{Array, execute};
 use hwsim::lower::Assignment;
 use hwsim::prune::onnx::Source;
 use hwsim::prune::{Magnitude, Request};

@@ -1,6 +1,6 @@
 //! Closed-form traffic of the CPU model against caches that replay the kernels' address traces.
 //!
-//! `cargo test --test laws_cpu_traffic -- --ignored` runs 500 cases and writes results/cpu/traffic_forms.csv.
+//! `cargo test --test laws -- --ignored` runs 500 cases and writes results/cpu/traffic_forms.csv.
 
 use hwsim::cost::{Options, Timing, model};
 use hwsim::dtype::DType;

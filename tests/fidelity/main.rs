@@ -1,0 +1,6 @@
+//! How far predictions are from measurements and publications.
+
+mod cpu;
+mod gpu;
+mod masks;
+mod systolic;
