@@ -3,7 +3,7 @@
 
     cargo build --release --manifest-path benches/peers/Cargo.toml
     pip install mkl numpy scipy torch      (torch may be left out: its rows are then missing)
-    python3 benches/kernels_peers.py [--sizes 1024,4096] [--columns 1,32,128,512] [--seconds 600] -o kernels_peers.csv
+    python3 benches/kernels_peers.py [--sizes 1024,4096] [--columns 1,32,128,512] [--sparsities 0.5,0.9] -o kernels_peers.csv
 
 Each round runs every kernel in turn for about 3 ms; a row's time is the minimum over 11 rounds of a round's mean, in
 thread CPU time (three rounds for kernels above 50 ms). Packing, and MKL's mkl_sparse_optimize, are never inside. MKL gets int32 indices and row-major operands.

@@ -3,7 +3,8 @@
 //! Every configuration of a shape is measured in turn, several times over, so that what the machine does meanwhile meets
 //! all of them alike; the fastest round counts (the noise of a processor only ever adds). Rounds are many and short: what
 //! others do on a shared machine comes and goes within a second, and a short round finds a gap in it. A list of shapes is
-//! gone through several times, so that a busy minute does not stay in the shapes that it met.
+//! gone through several times, so that a busy minute does not stay in the shapes that it met, until that finds nothing
+//! faster any more: on an idle machine soon, on a busy one late.
 
 use super::clock::{Clock, keep, repetitions};
 use super::probes;
@@ -94,6 +95,16 @@ impl Times {
     pub fn extend(&mut self, other: Self) {
         self.warm.extend(other.warm);
         self.cold.extend(other.cold);
+    }
+
+    /// By which share of itself another pass lowers the fastest round so far: of those that are warm, of those that are
+    /// cold; nothing where either has none.
+    pub fn lowered_by(&self, other: &Self) -> impl Iterator<Item = f64> {
+        let least = |rounds: &[f64]| rounds.iter().copied().min_by(f64::total_cmp);
+        [(&self.warm, &other.warm), (&self.cold, &other.cold)]
+            .map(|(before, again)| Some(1.0 - (least(again)? / least(before)?).min(1.0)))
+            .into_iter()
+            .flatten()
     }
 }
 

@@ -12,7 +12,8 @@ use std::str::FromStr;
 pub enum Suite {
     /// Two minutes: few shapes, the patterns that matter most.
     Quick,
-    /// About ten minutes: squares, transformer layers and lowered convolutions, 1 to 512 columns.
+    /// Squares, transformer layers and lowered convolutions, 1 to 512 columns: ten minutes on an idle machine, half an hour on
+    /// a busy one.
     Full,
 }
 

@@ -21,7 +21,7 @@ pub struct Args {
     /// What to measure on
     #[arg(long, value_enum, default_value_t)]
     device: DeviceArg,
-    /// Built-in shapes and patterns: quick (two minutes) or full
+    /// Built-in shapes and patterns: quick (two minutes) or full (ten on an idle machine, half an hour on a busy one)
     #[arg(long, conflicts_with_all = ["workload", "gemm"], default_value = "quick")]
     suite: Suite,
     #[command(flatten)]
@@ -35,9 +35,10 @@ pub struct Args {
     /// Threads
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    /// Passes over all of it: a busy minute of the machine then meets no shape every time
-    #[arg(long, default_value_t = 3)]
-    passes: usize,
+    /// Passes over all of it, at most: they end when one lowers the fastest times by less than 1 % on average
+    /// [default: 8, and 4 for quick]
+    #[arg(long)]
+    passes: Option<usize>,
     /// Rounds of each measurement in a pass, half as many with operands in main memory; the fastest of all counts
     #[arg(long, default_value_t = 9)]
     rounds: usize,
@@ -55,6 +56,13 @@ pub struct Args {
     output: PathBuf,
 }
 
+impl Args {
+    /// Whether the suite of two minutes is meant.
+    fn is_quick(&self) -> bool {
+        self.suite == Suite::Quick && self.gemm.is_empty() && !self.workload.is_given()
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum DeviceArg {
     /// This machine's processor
@@ -63,6 +71,9 @@ enum DeviceArg {
     /// An NVIDIA GPU
     Cuda,
 }
+
+/// Passes end when one lowers the fastest times by less than this share on average.
+const SETTLED: f64 = 0.01;
 
 pub fn run(args: Args) -> anyhow::Result<()> {
     match args.device {
@@ -124,7 +135,8 @@ fn cpu(args: &Args) -> anyhow::Result<()> {
     let everyone = pool_of(facts.cores as usize)?;
     let running = stop_on_interrupt()?;
     let isa = Isa::detect();
-    let bar = ProgressBar::new((args.passes * (cases.len() + 1)) as u64);
+    let most = args.passes.unwrap_or(if args.is_quick() { 4 } else { 8 }).max(1);
+    let bar = ProgressBar::new((most * (cases.len() + 1)) as u64);
     bar.set_style(ProgressStyle::with_template("{bar:30} {pos}/{len}  {msg}  {elapsed} (left {eta})")?);
     let settings = Settings {
         isa,
@@ -140,7 +152,8 @@ fn cpu(args: &Args) -> anyhow::Result<()> {
     let go_on = || running.load(Ordering::Relaxed);
     let mut machine: Option<micro::Facts> = None;
     let mut times: Vec<Vec<Times>> = vec![Vec::new(); cases.len()];
-    'passes: for pass in 1..=args.passes.max(1) {
+    'passes: for pass in 1..=most {
+        let mut lowered = Vec::new();
         bar.set_message(format!("pass {pass}: micro-profile"));
         let again = everyone.install(|| micro::measure(facts, isa, facts.cores as usize));
         let best = machine.map_or(again.clone(), |m| m.best(again));
@@ -155,7 +168,10 @@ fn cpu(args: &Args) -> anyhow::Result<()> {
             if times[at].is_empty() {
                 times[at] = again;
             } else {
-                times[at].iter_mut().zip(again).for_each(|(times, again)| times.extend(again));
+                for (times, again) in times[at].iter_mut().zip(again) {
+                    lowered.extend(times.lowered_by(&again));
+                    times.extend(again);
+                }
             }
             if !go_on() {
                 bar.suspend(|| eprintln!("interrupted: what was measured is kept"));
@@ -163,6 +179,9 @@ fn cpu(args: &Args) -> anyhow::Result<()> {
             }
             write_samples(&args.output, &settings, &cases, &times)?;
             bar.inc(1);
+        }
+        if pass > 1 && lowered.iter().sum::<f64>() < SETTLED * lowered.len() as f64 {
+            break;
         }
     }
     bar.finish_and_clear();

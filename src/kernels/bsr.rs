@@ -3,6 +3,7 @@
 use super::blocks::Blocks;
 use super::{Activations, Isa, Kernel, Packed, WeightMatrix};
 use crate::error::Result;
+use crate::lower::blocking::stored;
 use crate::pattern::SparsityPattern;
 
 /// `block:RxC`, its blocks aligned and dense inside.
@@ -26,10 +27,10 @@ impl Kernel for Bsr {
     fn pack(&self, weights: WeightMatrix<'_>, pattern: &SparsityPattern, columns: usize) -> Result<Box<dyn Packed>> {
         super::check(self, weights, pattern)?;
         let (rows, cols) = match *pattern {
-            SparsityPattern::Block { rows, cols, .. } => (rows as usize, cols as usize),
+            SparsityPattern::Block { rows, cols, .. } => stored((rows, cols), columns as u64),
             _ => (1, 1),
         };
-        Ok(Box::new(BlockRows(Blocks::pack(self.isa, weights, (rows, cols), columns))))
+        Ok(Box::new(BlockRows(Blocks::pack(self.isa, weights, (rows as usize, cols as usize), columns))))
     }
 }
 

@@ -11,7 +11,7 @@
 //!       word of K                   4 int8 or 2 bf16: 3 loads of activations from L2, 8 broadcasts of weights
 //! ```
 //!
-//! One column: sixteen rows are a vector, words of weights stream, the word of activations is broadcast. Where the machine
+//! One column: sixteen rows are a vector or two, words of weights stream, the word of activations is broadcast. Where the machine
 //! has matrix tiles, several columns go there ([`super::tiles`]).
 
 use super::balance::{scatter, shares};
@@ -304,11 +304,15 @@ impl Dots {
     #[inline(always)]
     fn convert_column(&self, x: &[f32], words: &mut [u32], scales: &mut [f32]) {
         if self.scales.is_some() {
-            let most = x.iter().fold(0.0f32, |most, v| most.max(v.abs()));
+            let most = largest(x);
             scales[0] = most / 127.0;
             let inverse = if most > 0.0 { 127.0 / most } else { 0.0 };
-            for (word, values) in words.iter_mut().zip(x.chunks(4)) {
-                *word = values.iter().enumerate().fold(0, |word, (i, v)| word | unsigned(v * inverse) << (8 * i));
+            // Bytes first, words from them: the former are made a vector at a time.
+            let mut bytes = [0u8; 4 * STRIP];
+            for (words, values) in words.chunks_mut(STRIP).zip(x.chunks(4 * STRIP)) {
+                bytes.iter_mut().zip(values).for_each(|(byte, v)| *byte = unsigned(v * inverse) as u8);
+                let whole = bytes.as_chunks().0;
+                words.iter_mut().zip(whole).for_each(|(word, bytes)| *word = u32::from_le_bytes(*bytes));
             }
         } else {
             for (word, values) in words.iter_mut().zip(x.chunks(2)) {
@@ -363,7 +367,10 @@ impl Dots {
             let y = &mut y[(first - top) * m..][..rows * m];
             if m == 1 {
                 // SAFETY: the caller's.
-                let sums = unsafe { self.column::<V>(weights, group.words) };
+                let sums = unsafe {
+                    let x = &group.words[..self.words];
+                    if V::COUNT == STRIP { column::<V, 1, 4>(weights, x) } else { column::<V, 2, 2>(weights, x) }
+                };
                 for (row, (sum, y)) in sums.iter().zip(y).enumerate() {
                     *y = self.finished(*sum, first + row, group.scales[0]);
                 }
@@ -410,32 +417,44 @@ impl Dots {
             None => f32::from_bits(sum),
         }
     }
+}
 
-    /// Sums of sixteen rows with one column.
-    #[inline(always)]
-    unsafe fn column<V: Words>(&self, weights: &[u32], x: &[u32]) -> [u32; STRIP] {
-        const TURNS: usize = 4;
-        let mut result = [0u32; STRIP];
-        for at in (0..STRIP).step_by(V::COUNT) {
-            // SAFETY: the caller's; a strip has sixteen words for each word of activations.
-            unsafe {
-                let weights = weights.as_ptr().add(at);
-                let mut sums = [V::zero(); TURNS];
-                let mut w = 0;
-                while w + TURNS <= self.words {
-                    unrolled!(TURNS, t, {
-                        sums[t] = sums[t].add_dot(V::splat(x[w + t]), V::load(weights.add((w + t) * STRIP)));
-                    });
-                    w += TURNS;
-                }
-                for (w, x) in x.iter().enumerate().take(self.words).skip(w) {
-                    sums[0] = sums[0].add_dot(V::splat(*x), V::load(weights.add(w * STRIP)));
-                }
-                sums[0].add(sums[1]).add(sums[2].add(sums[3])).store(result.as_mut_ptr().add(at));
-            }
+/// Sums of sixteen rows, `VECTORS` vectors of them, with one column; `TURNS` sums take turns, so that additions need not wait
+/// for one another.
+///
+/// # Safety
+/// `V`'s instruction set is enabled; a strip has sixteen words for each word of activations.
+#[inline(always)]
+unsafe fn column<V: Words, const VECTORS: usize, const TURNS: usize>(weights: &[u32], x: &[u32]) -> [u32; STRIP] {
+    debug_assert!(VECTORS * V::COUNT == STRIP && weights.len() >= STRIP * x.len());
+    let mut result = [0u32; STRIP];
+    // SAFETY: the caller's.
+    unsafe {
+        let mut sums = [[V::zero(); VECTORS]; TURNS];
+        let mut weights = weights.as_ptr();
+        let (turns, rest) = x.as_chunks::<TURNS>();
+        for turn in turns {
+            unrolled!(TURNS, t, {
+                let word = V::splat(turn[t]);
+                unrolled!(VECTORS, v, sums[t][v] = sums[t][v].add_dot(word, V::load(weights.add(v * V::COUNT))));
+                weights = weights.add(STRIP);
+            });
         }
-        result
+        for &word in rest {
+            unrolled!(VECTORS, v, sums[0][v] = sums[0][v].add_dot(V::splat(word), V::load(weights.add(v * V::COUNT))));
+            weights = weights.add(STRIP);
+        }
+        unrolled!(VECTORS, v, {
+            let mut sum = sums[0][v];
+            unrolled!(TURNS, t, {
+                if t > 0 {
+                    sum = sum.add(sums[t][v]);
+                }
+            });
+            sum.store(result.as_mut_ptr().add(v * V::COUNT));
+        });
     }
+    result
 }
 
 /// Eight rows × W vectors.
@@ -465,6 +484,17 @@ unsafe fn tile<V: Words, const W: usize>(
         }
         unrolled!(8, h, unrolled!(W, w, sums[h][w].store(to.add(h * PANEL + w * V::COUNT))));
     }
+}
+
+/// The largest magnitude.
+#[inline(always)]
+fn largest(x: &[f32]) -> f32 {
+    let mut most = [0.0f32; STRIP];
+    let (whole, rest) = x.as_chunks::<STRIP>();
+    for values in whole {
+        most.iter_mut().zip(values).for_each(|(most, v)| *most = most.max(v.abs()));
+    }
+    most.iter().chain(rest).fold(0.0, |most, v| most.max(v.abs()))
 }
 
 /// A value scaled to ±127, rounded to nearest, ties to even, and shifted to 1..=255.

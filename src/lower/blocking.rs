@@ -79,6 +79,12 @@ pub fn strips(rows: u64, tallest: u64) -> impl Iterator<Item = u64> {
     std::iter::repeat_n(tallest, (rows / tallest) as usize).chain(low)
 }
 
+/// Rows and columns of the blocks that blocks of a pattern are stored as, where `m` columns of activations are expected: a
+/// single column meets one row's narrow blocks value by value, as rows of CSR, since they do not fill a vector.
+pub fn stored((rows, cols): (u64, u64), m: u64) -> (u64, u64) {
+    if m == 1 && rows == 1 && cols < 8 { (1, 1) } else { (rows, cols) }
+}
+
 /// Block rows that are ordered among one another by what they store: enough for long runs of equal counts, few enough
 /// that threads find shares (four each) and that their results stay in the caches. A power of two.
 pub fn window(block_rows: u64, rows: u64, threads: u64) -> u64 {

@@ -3,6 +3,7 @@
 #[path = "../common/executor.rs"]
 mod executor;
 
+mod bench;
 mod conv;
 mod eager;
 mod gpu;

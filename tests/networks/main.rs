@@ -10,6 +10,7 @@ mod onnx;
 mod bench_cuda;
 #[cfg(feature = "runtime")]
 mod calibration;
+mod graphs;
 mod groups_models;
 mod prune;
 mod saliency_models;

@@ -114,7 +114,7 @@ fn packed(machine: &Machine, s: &Shape, rate: f64, kept: &OnceCell<Touches>) -> 
 }
 
 /// Cycles until the result of a fused multiply–add can be added to: four on Intel since Skylake and AMD since Zen.
-const FMA_LATENCY: f64 = 4.0;
+pub(super) const FMA_LATENCY: f64 = 4.0;
 
 /// Formats narrower than four bytes on vectors, several products a lane: eight rows by three vectors of columns.
 fn dots(machine: &Machine, s: &Shape, rate: f64) -> Demand {
@@ -125,11 +125,12 @@ fn dots(machine: &Machine, s: &Shape, rate: f64) -> Demand {
     let (dots, loads) = (rate / lanes / per_lane, machine.l1() / machine.vector);
     let (overlap, l1, issued) = if s.whole.0 <= 1.0 {
         // Sixteen rows at a time, one word of activations broadcast.
-        let vectors = pad(s.n, 16.0) / lanes;
+        let strips = (s.n / 16.0).ceil();
+        let vectors = (16.0 / lanes).ceil();
         (
-            words * vectors * (2.0 / loads).max(1.0 / (dots * p.dot_kernel)),
-            words * vectors * 2.0 * machine.vector,
-            words * per_lane * pad(s.n, 16.0),
+            words * strips * ((vectors + 1.0) / loads).max(vectors / (dots * p.dot_kernel)),
+            words * strips * (vectors + 1.0) * machine.vector,
+            words * per_lane * strips * 16.0,
         )
     } else {
         let vectors = pad(s.m, 16.0) / lanes;

@@ -211,7 +211,10 @@ impl CpuModel {
                 rows(units, (height as u64, 1), Index::Block, "V:N:M, one column");
             }
             Kernel::Bsr { rows: r, cols } => {
-                rows(g.weights.occupied_tiles(Tile::new(r, cols)) * share, (r, cols), Index::Block, "BSR, one column");
+                let block = blocking::stored((r, cols), m as u64);
+                let values = g.weights.occupied_tiles(Tile::new(r, cols)) * share * (r * cols) as f64;
+                let index = if block == (1, 1) { Index::Csr } else { Index::Block };
+                rows(values / (block.0 * block.1) as f64, block, index, "BSR, one column");
             }
             Kernel::Tiles { rows, cols } => {
                 let units = g.weights.occupied_tiles(Tile::new(rows, cols)) * share;

@@ -1,6 +1,6 @@
 //! Sparse weights by dense activations in fp32: rows of CSR, N:M and V:N:M, blocks of BSR.
 
-use super::dense::Shape;
+use super::dense::{FMA_LATENCY, Shape};
 use super::hierarchy::{Demand, First, Operand};
 use super::machine::Machine;
 use super::touch_blocks::{self, Stored};
@@ -91,11 +91,12 @@ fn columns(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, kb: f64, touch
             let tall = machine.vectors().tile(height as u64) as f64;
             let passes = (width / tall).ceil();
             let each = width / passes.max(1.0);
-            // A row alone takes each activation as a memory operand; rows that share a column load it once.
+            // Rows that share a column load it once, and wait for their sums where those are few. A row alone takes each
+            // activation as a memory operand; each column of its block costs what one of CSR does.
             let column = if height > 1.0 {
-                (height * each / (fmas * p.microkernel)).max((height + each) / loads)
+                (height * each / (fmas * p.microkernel)).max((height + each) / loads).max(FMA_LATENCY)
             } else if z.cols > 1.0 {
-                (each / (fmas * p.memory_operand)).max((each + 1.0) / loads)
+                (each / (fmas * p.memory_operand)).max((each + 1.0) / loads) + p.csr_decode
             } else {
                 each / (fmas * p.memory_operand)
             };
@@ -133,14 +134,21 @@ fn single(machine: &Machine, s: &Shape, z: &Nonzeros, rate: f64, touches: Touche
     let (p, lanes, e) = (&machine.p, machine.lanes(), s.element);
     let values = z.units * z.rows * z.cols;
     let down = (s.n / z.rows).ceil();
-    let heights: f64 = strips(z.rows.min(s.n), machine.vectors().strip(1)).map(|(count, _)| count).sum();
-    // A block of one column is a step of its strip's loop and loads its index, of several it is a loop of its own.
-    let block = if z.cols > 1.0 { z.cols * p.strip_column + p.strip_block } else { p.strip_column * (1.0 + INDEX) };
+    let strips = strips(z.rows.min(s.n), machine.vectors().strip(1));
+    // A block of one column is a step of its strip's loop and loads its index, of several it is a loop of its own; a row
+    // alone takes a wide one's columns eight at a time.
+    let (mut heights, mut block) = (0.0, 0.0);
+    for (count, height) in strips {
+        let steps = if height == 1.0 && z.cols >= 8.0 { (z.cols / 8.0).floor() + z.cols % 8.0 } else { z.cols };
+        let each = if z.cols > 1.0 { steps * p.strip_column + p.strip_block } else { p.strip_column * (1.0 + INDEX) };
+        heights += count;
+        block += count * each;
+    }
     let products = values / (rate * p.memory_operand);
     let (find, ends) = match z.index {
         Index::Csr => (products + values * p.gather, s.n * p.row_end),
         Index::Nm(effort) => (products + values / lanes * p.permute * effort, s.n * p.row_end),
-        Index::Block => (z.units * heights * block, down * (p.row_start + heights * p.row_end)),
+        Index::Block => (z.units * block, down * (p.row_start + heights * p.row_end)),
     };
     Demand {
         overlap: find + ends,

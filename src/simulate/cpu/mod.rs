@@ -12,7 +12,7 @@ mod memory;
 
 use crate::error::{Error, Result};
 use crate::lower::Gemm;
-use crate::lower::blocking::{Goto, Vectors};
+use crate::lower::blocking::{Goto, Vectors, stored};
 use crate::pattern::SparsityPattern;
 use crate::profile::{CacheLevel, Cpu};
 use crate::sparsity::Mask;
@@ -172,7 +172,7 @@ pub fn experiment(caches: &[CacheLevel], e: &Experiment) -> Result<Report> {
             dense::Dense { m, n, k }.run(&mut core, e.vectors, &Goto::new(m, n, k, e.vectors, &sizes));
         }
         (Kernel::Csr, _) => engine(&mut core, (1, 1)),
-        (Kernel::Bsr, SparsityPattern::Block { rows, cols, .. }) => engine(&mut core, (rows, cols)),
+        (Kernel::Bsr, SparsityPattern::Block { rows, cols, .. }) => engine(&mut core, stored((rows, cols), m)),
         (Kernel::Vnm, SparsityPattern::Vnm { v, .. }) => engine(&mut core, (v, 1)),
         (Kernel::Bsr | Kernel::Vnm, other) => {
             let wanted = if kernel == Kernel::Bsr { "block:RxC@s" } else { "V:N:M" };
