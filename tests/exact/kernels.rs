@@ -58,9 +58,17 @@ fn patterns() -> impl Strategy<Value = SparsityPattern> {
             cols,
             sparsity
         }),
-        prop_oneof![Just((8, 1)), Just((4, 4)), Just((16, 16)), Just((32, 32)), Just((1, 4)), Just((1, 8)), Just((1, 20))]
-            .prop_flat_map(|(rows, cols)| (Just((rows, cols)), 0.0..0.99))
-            .prop_map(|((rows, cols), sparsity)| SparsityPattern::Block { rows, cols, sparsity }),
+        prop_oneof![
+            Just((8, 1)),
+            Just((4, 4)),
+            Just((16, 16)),
+            Just((32, 32)),
+            Just((1, 4)),
+            Just((1, 8)),
+            Just((1, 20))
+        ]
+        .prop_flat_map(|(rows, cols)| (Just((rows, cols)), 0.0..0.99))
+        .prop_map(|((rows, cols), sparsity)| SparsityPattern::Block { rows, cols, sparsity }),
         (0.0..0.99).prop_map(SparsityPattern::Row),
         (0.0..0.99).prop_map(SparsityPattern::Column),
         (1u64..9).prop_flat_map(|m| (1..=m, Just(m))).prop_map(|(n, m)| SparsityPattern::Nm { n, m }),
