@@ -55,11 +55,15 @@ impl Vectors {
         if m == 1 { 8 } else { self.rows }
     }
 
-    /// Bytes of the stack that a pass over a block row touches with so many columns of activations: loop bounds and
-    /// pointers that do not fit the registers, and in plain code accumulators that do not. Set by cachegrind's D1 misses
-    /// (results/cpu/cachegrind.csv), in whole lines.
-    pub fn frame(&self, columns: u64) -> u64 {
-        if *self == Self::PORTABLE && columns > 1 { 1216 } else { 320 }
+    /// Bytes of the stack that a pass over a block row of `rows` touches with so many columns of activations: loop bounds and
+    /// pointers that do not fit the registers, and in plain code accumulators that do not (those of a row alone take turns).
+    /// Set by cachegrind's D1 misses (results/cpu/cachegrind.csv), in whole lines.
+    pub fn frame(&self, rows: u64, columns: u64) -> u64 {
+        match (*self == Self::PORTABLE && columns > 1, rows) {
+            (false, _) => 320,
+            (true, 1) => 1600,
+            (true, _) => 1216,
+        }
     }
 
     /// Accumulator vectors of one row of a register tile of `height` rows.

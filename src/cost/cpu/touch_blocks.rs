@@ -90,7 +90,7 @@ impl<'a> Engine<'a> {
         let tallest = vectors.strip(s.m as u64);
         let count = ((down - 1.0) * strips(s.rows, tallest) + strips(rest, tallest)) / down;
         let begins = parts * down + 1.0;
-        let stack = vectors.frame(s.m as u64) as f64;
+        let stack = vectors.frame(s.rows as u64, s.m as u64) as f64;
         let ordered = window(down as u64, s.rows as u64, 1) as f64;
         let windows = (down / ordered).ceil() * 8.0;
         let x = PAGE;

@@ -96,8 +96,8 @@ impl Blocks {
             starts: core.array(Operand::Metadata, self.starts.len() as u64 * 4),
             offsets: core.array(Operand::Metadata, offsets.len() as u64 * 8),
             order: core.array(Operand::Metadata, self.order.len() as u64 * 4),
-            frame: core.array(Operand::Scratch, vectors.frame(m)),
-            stack: vectors.frame(m),
+            frame: core.array(Operand::Scratch, vectors.frame(self.rows, m)),
+            stack: vectors.frame(self.rows, m),
             begins: offsets,
         };
         // Windows of rows are divided among threads by their blocks, however few threads there are.
