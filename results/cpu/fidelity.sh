@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures this machine, fits it, and judges the fit on shapes, sparsities and block sizes that it did not see:
 #   results/cpu/fidelity.sh FOLDER [--no-bench]
-# Ten minutes on an otherwise idle machine; FOLDER, one a machine, receives everything.
+# A quarter of an hour on an otherwise idle machine, up to an hour on a busy one; FOLDER, one a machine, receives everything.
 set -euo pipefail
 hwsim=$(realpath "${HWSIM:-$(dirname "$0")/../../target/release/hwsim}")
 mkdir -p "$1"
